@@ -35,6 +35,11 @@ def is_module(value: object) -> bool:
     return torch is not None and isinstance(value, torch.nn.Module)
 
 
+def is_in_memory(value: object) -> bool:
+    """Whether something is a state_dict or a module."""
+    return isinstance(value, Mapping) or is_module(value)
+
+
 def name_of(value: object) -> str:
     """What messages call it: ``state_dict``, or the class of a module."""
     return type(value).__name__ if is_module(value) else STATE_DICT

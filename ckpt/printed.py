@@ -3,7 +3,6 @@
 Law: the view that prints a result belongs to the command, and is imported when it is first printed.
 """
 
-from html import escape
 from importlib import import_module
 from typing import ClassVar
 
@@ -30,6 +29,8 @@ class Printed:
 
     def _repr_html_(self) -> str:
         """The text for a notebook, which shows it in one font."""
+        from html import escape
+
         return f"<pre>{escape(_text(self))}</pre>"
 
 

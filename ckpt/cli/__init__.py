@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from gc import disable as stop_searching_cycles  # `gc` is a command here
+from gc import freeze as keep_all
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -53,7 +54,8 @@ class Terminated(BaseException):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code; the only place that catches errors."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if arguments is None and "train" not in words:
+    is_short = arguments is None and "train" not in words
+    if is_short:
         # The process is short-lived. Searching the hundreds of thousands of nodes of a large
         # file for reference cycles takes a third of the time and finds none. A training run is
         # long, and its cycles may hold tensors.
@@ -79,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         code = SYSTEM
+    if is_short:
+        keep_all()  # else the interpreter searches them for cycles when it ends, even so
     sys.exit(code)
 
 

@@ -7,7 +7,7 @@ import click
 from ckpt.cli.options import PATH, Session, ckpt_command
 from ckpt.cli.options.completed import VERSION
 from ckpt.ops.copy import copy
-from ckpt.registry.index_file import FILE_NAME
+from ckpt.registry.places import FILE_NAME
 from ckpt.show.copy import copied_data, copied_text
 from ckpt.show.look.progress import progress_bar
 

@@ -10,9 +10,6 @@ from ckpt.cli.options.completed import REF
 from ckpt.io.files import write_whole
 from ckpt.ops.diff import READ_UNASKED_BYTES, RefDiff, diff
 from ckpt.show.diff import diff_data, diff_text
-from ckpt.show.diff.page import diff_page
-from ckpt.show.diff.report import diff_report
-from ckpt.show.look.markdown import markdown
 from ckpt.show.look.progress import progress_bar
 from ckpt.show.look.words import printable
 
@@ -140,6 +137,10 @@ def _show(
             width, colour = terminal.width, terminal.coloured
             terminal.result(diff_text(found, width=width, colour=colour, **chosen))
             return
+    from ckpt.show.diff.page import diff_page
+    from ckpt.show.diff.report import diff_report
+    from ckpt.show.look.markdown import markdown
+
     report = diff_report(found, **chosen)
     text = markdown(report) if form == "markdown" else diff_page(report)
     if out is None:

@@ -8,8 +8,8 @@ from ckpt.cli.options import PATH, Session, ckpt_command
 from ckpt.errors import ConflictError
 from ckpt.ops import git_driver
 from ckpt.ops.git_driver.as_text import as_text
-from ckpt.registry.index_file import FILE_NAME
 from ckpt.registry.merge import Merged
+from ckpt.registry.places import FILE_NAME
 from ckpt.show.git_driver import (
     conflict_line,
     installed_data,

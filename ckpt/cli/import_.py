@@ -8,7 +8,7 @@ from ckpt.cli.options.opaque import opaque_options
 from ckpt.errors import FormatError
 from ckpt.formats.opaque import OpaqueWord
 from ckpt.ops.import_ import import_versions
-from ckpt.registry.index_file import FILE_NAME
+from ckpt.registry.places import FILE_NAME
 from ckpt.show.import_ import imported_data, imported_text, left_text, remarks_text
 from ckpt.show.look.progress import progress_bar
 

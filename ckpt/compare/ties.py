@@ -2,10 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ckpt.opened.states import Opened, OpenedDefinition, OpenedVersion
-from ckpt.registry.manifest import Manifest
 from ckpt.tensors import TensorEntry
+
+if TYPE_CHECKING:
+    from ckpt.registry.manifest import Manifest
 
 
 def ties_of(opened: Opened) -> dict[str, str]:
@@ -32,7 +35,7 @@ def _ties_of_file(entries: Sequence[TensorEntry]) -> dict[str, str]:
     return ties
 
 
-def _ties_of_version(manifest: Manifest) -> dict[str, str]:
+def _ties_of_version(manifest: "Manifest") -> dict[str, str]:
     """The same by digest: tensors with equal bytes for which the file has no separate place."""
     rooms = Counter(hole.digest for hole in manifest.skeleton.holes)
     first: dict[str, str] = {}

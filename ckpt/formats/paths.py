@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ckpt.errors import DiskError, FormatError
-from ckpt.formats import folders, sharded
-from ckpt.formats.distributed import metadata as distributed_metadata
+from ckpt.formats import distributed, folders, sharded
 from ckpt.io.composed import JoinedSource
 from ckpt.io.files import exists
 from ckpt.io.journal import expect_settled
@@ -38,9 +37,9 @@ def open_path(path: Path) -> OpenSource:
     """
     if path.is_dir():
         return _open_folder(path)
-    if path.name == distributed_metadata.FILE_NAME:
+    if path.name == distributed.FILE_NAME:
         return _open_folder(path.parent)
-    if path.suffix == distributed_metadata.PART_SUFFIX and path.exists():
+    if path.suffix == distributed.PART_SUFFIX and path.exists():
         raise FormatError(
             f"{path}: a part of a torch.distributed.checkpoint folder",
             hint=f"name the folder: {path.parent}",
@@ -66,7 +65,7 @@ def _open_folder(folder: Path) -> JoinedSource:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise DiskError(f"{folder}: {error.strerror}") from error
-    if distributed_metadata.FILE_NAME in names:
+    if distributed.FILE_NAME in names:
         return _open_distributed(folder)
     name = folders.checkpoint_in(folder, names)
     path = _beside(folder, name)
@@ -77,16 +76,14 @@ def _open_folder(folder: Path) -> JoinedSource:
 
 
 def _open_distributed(folder: Path) -> JoinedSource:
-    name = distributed_metadata.FILE_NAME
+    from ckpt.formats.distributed.metadata import LIMIT, read_metadata
+
+    name = distributed.FILE_NAME
     metadata = _beside(folder, name)
     with FileSource(metadata) as source:
-        if source.size > distributed_metadata.LIMIT:
-            raise FormatError(
-                f"{metadata}: {source.size:,} bytes, the limit is {distributed_metadata.LIMIT:,}"
-            )
-        read = distributed_metadata.read_metadata(
-            source.read(0, source.size), name=str(folder / name)
-        )
+        if source.size > LIMIT:
+            raise FormatError(f"{metadata}: {source.size:,} bytes, the limit is {LIMIT:,}")
+        read = read_metadata(source.read(0, source.size), name=str(folder / name))
     return _joined(folder / name, {name: metadata}, read.files, content=read)
 
 

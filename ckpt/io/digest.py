@@ -3,7 +3,6 @@
 A tensor's digest covers its raw little-endian bytes only; the manifest has its dtype and shape.
 """
 
-import hashlib
 import re
 import zlib
 from collections.abc import Callable, Iterable
@@ -15,11 +14,15 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 def of_bytes(data: bytes) -> str:
     """The digest of `data`."""
+    import hashlib  # which loads OpenSSL: who reads only headers needs none
+
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def of_chunks(chunks: Iterable[bytes]) -> str:
     """The digest of the concatenated `chunks`."""
+    import hashlib
+
     hasher = hashlib.sha256()
     for chunk in chunks:
         hasher.update(chunk)

@@ -6,7 +6,6 @@ the old beginning. Law: a file begins as before or as wanted, and no other file 
 journal counts only if the file's owner, root or this user wrote it for this very file.
 """
 
-import hashlib
 import os
 import stat
 import struct
@@ -25,7 +24,7 @@ from ckpt.io.rights import rights_of
 
 _MAGIC = b"ckpt journal 2\n"
 _HEAD = struct.Struct("<QQQ")  # inode and bytes of the file, bytes of its beginning
-_DIGEST = hashlib.sha256().digest_size
+_DIGEST = 32  # bytes of a SHA-256
 _LIMIT = 1 << 28  # bytes of a beginning; a header of safetensors has 100 MB at most
 # Whether a file of so many bytes may begin like this.
 IsStart = Callable[[bytes, int], bool]
@@ -43,7 +42,7 @@ class _Journal:
 
     def to_bytes(self) -> bytes:
         body = _HEAD.pack(self.inode, self.size, len(self.old)) + self.old + self.new
-        return _MAGIC + hashlib.sha256(body).digest() + body
+        return _MAGIC + _sha256(body) + body
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -58,7 +57,7 @@ class _Journal:
         body = data[len(_MAGIC) + _DIGEST :]
         if not data.startswith(_MAGIC) or len(body) < _HEAD.size:
             return None
-        if hashlib.sha256(body).digest() != data[len(_MAGIC) : len(_MAGIC) + _DIGEST]:
+        if _sha256(body) != data[len(_MAGIC) : len(_MAGIC) + _DIGEST]:
             return None
         inode, size, length = _HEAD.unpack_from(body)
         old, new = body[_HEAD.size : _HEAD.size + length], body[_HEAD.size + length :]
@@ -80,8 +79,14 @@ class _Journal:
 
 def journal_of(path: Path) -> Path:
     """The path of a file's journal."""
-    short = path.name if len(path.name) < 200 else hashlib.sha256(path.name.encode()).hexdigest()
+    short = path.name if len(path.name) < 200 else _sha256(path.name.encode()).hex()
     return path.with_name(f".{short}.ckpt-journal")
+
+
+def _sha256(data: bytes) -> bytes:
+    import hashlib  # few files have a journal, and all are asked for one
+
+    return hashlib.sha256(data).digest()
 
 
 def can_overwrite(path: Path) -> bool:

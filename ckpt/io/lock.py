@@ -5,7 +5,6 @@ process, however that ends. The lock file's text names its last holder, for mess
 """
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -128,7 +127,7 @@ def _sign(fd: int) -> None:
     """Write the holder's name into the lock file."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     words = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])
-    text = f"process {os.getpid()} on {socket.gethostname()}: {words}, since {now}\n"
+    text = f"process {os.getpid()} on {os.uname().nodename}: {words}, since {now}\n"
     # On a full disk one must still be able to remove things under a lock.
     with suppress(OSError):
         os.ftruncate(fd, 0)

@@ -25,6 +25,7 @@ from ckpt.opened.states import (
     OpenedDefinition,
     OpenedFile,
     OpenedMemory,
+    OpenedPart,
     OpenedState,
     OpenedVersion,
 )
@@ -40,13 +41,13 @@ from ckpt.refs import (
     parse_ref,
     parse_url,
 )
-from ckpt.registry.registry import Added, Registry
-from ckpt.registry.version import Version
+from ckpt.registry.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ckpt.definitions import Definition
+    from ckpt.registry.version import Version
 
 
 Given = TypeVar("Given")
@@ -118,11 +119,16 @@ def open_version(text: str, ref: Ref, registry: Registry, place: str = "") -> Op
     if inside in (None, source.manifest.inside):
         return OpenedVersion(name, version, source, registry)
     checkpoint = open_checkpoint(source, inside=inside)
-    return OpenedFile(f"{name}::{inside}", Path(version.ref), inside, checkpoint)
+    return OpenedPart(f"{name}::{inside}", Path(version.ref), inside, checkpoint)
 
 
 def as_ref(named: Given) -> Given | str:
     """The ref of a version of the registry; all else as it is."""
+    if isinstance(named, str | PathLike):
+        return named
+    from ckpt.registry.adding import Added
+    from ckpt.registry.version import Version
+
     version = named.version if isinstance(named, Added) else named
     return version.ref if isinstance(version, Version) else named
 
@@ -234,7 +240,7 @@ def _is_model(ref: DefinitionRef, registry: Registry) -> bool:
     return ref.version is not None and ref.version.model in registry.index().models
 
 
-def _version(text: str, ref: Ref, registry: Registry) -> Version:
+def _version(text: str, ref: Ref, registry: Registry) -> "Version":
     try:
         return registry.version(ref)
     except RefError as error:

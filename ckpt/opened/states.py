@@ -19,10 +19,6 @@ from ckpt.formats.opaque import (
     unopened,
 )
 from ckpt.opened.named import Weights
-from ckpt.registry.manifest import Manifest
-from ckpt.registry.registry import Registry
-from ckpt.registry.store.version import VersionSource
-from ckpt.registry.version import Version
 from ckpt.side_files import MOST_BYTES, MOST_FILES, Found, of_folder
 from ckpt.tensors import StateDict, TensorEntry
 
@@ -30,6 +26,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ckpt.definitions import Definition
+    from ckpt.registry.manifest import Manifest
+    from ckpt.registry.registry import Registry
+    from ckpt.registry.store.version import VersionSource
+    from ckpt.registry.version import Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +132,20 @@ class OpenedMemory(OpenedFile):
         """No file holds it."""
 
 
+class OpenedPart(OpenedFile):
+    """Another state_dict of a version's file than the registered one."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)  # without slots, for `cached_property`
 class OpenedVersion:
     """A registered version; its checkpoint is read from the skeleton when it is first needed."""
 
     name: str
-    version: Version
-    source: VersionSource
-    registry: Registry
+    version: "Version"
+    source: "VersionSource"
+    registry: "Registry"
 
     @property
     def ref(self) -> str:
@@ -166,7 +172,7 @@ class OpenedVersion:
         return Found(self.source.side_files())
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> "Manifest":
         """The version's manifest."""
         return self.source.manifest
 

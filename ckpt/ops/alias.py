@@ -11,11 +11,11 @@ from typing import ClassVar
 from ckpt.errors import ConditionError, ConflictError, NoAliasError, RefError, UsageError
 from ckpt.printed import Printed
 from ckpt.refs import expect_alias, is_alias, is_version
+from ckpt.registry.adding.labels import expect_movable
 from ckpt.registry.condition import expect_fields, parse_condition, values_text
 from ckpt.registry.events import Event
 from ckpt.registry.history.newest import newest, newest_versions
 from ckpt.registry.index import Index, Model
-from ckpt.registry.labels import expect_movable
 from ckpt.registry.later_words import expect_short
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.version import Version

@@ -12,6 +12,7 @@ from typing import ClassVar
 from ckpt.io.files import Told, untold
 from ckpt.printed import Printed
 from ckpt.refs import expect_new_name
+from ckpt.registry.adding import adopt_version
 from ckpt.registry.events import WORDS, Event, Origin, about
 from ckpt.registry.history.newest import newest
 from ckpt.registry.registry import InRegistry, Registry
@@ -76,7 +77,7 @@ def copy(
         draft = replace(
             source, model=model, number=0, new_bytes=nbytes, restored="", renumbered="", also=()
         )
-        added = other.adopt(draft, history, registry.store)
+        added = adopt_version(other, draft, history, registry.store)
     version = newest(other.index(), added.version)
     return Copied(source, Path(folder), version, added.new, added.created_registry)
 

@@ -15,11 +15,12 @@ from ckpt.printed import Printed
 from ckpt.registry.history.rebuild import Rebuilt, rebuilt
 from ckpt.registry.history.replay import replayed
 from ckpt.registry.index import Index
-from ckpt.registry.index_file import FILE_NAME, MOST_BYTES
+from ckpt.registry.index_file import MOST_BYTES
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import REFLOG, Need, needed
 from ckpt.registry.numbers import readded
+from ckpt.registry.places import FILE_NAME
 from ckpt.registry.registry import InRegistry, Registry, now
 from ckpt.registry.version import Version
 

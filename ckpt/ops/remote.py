@@ -6,7 +6,7 @@ from ckpt.errors import RemoteError, UsageError
 from ckpt.io.git import asked, in_work_tree
 from ckpt.refs import expect_name
 from ckpt.registry.index import Index
-from ckpt.registry.index_file import FILE_NAME
+from ckpt.registry.places import FILE_NAME
 from ckpt.registry.registry import Registry
 from ckpt.remote.address import checked_url
 from ckpt.remote.bucket import Bucket

@@ -20,7 +20,8 @@ from ckpt.opened import parse_named
 from ckpt.ops.register import register
 from ckpt.printed import Printed
 from ckpt.refs import FileRef, UrlRef, expect_new_name
-from ckpt.registry.registry import Added, InRegistry, Registry
+from ckpt.registry.adding import Added
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.train import Progress, accumulate, doctor
 from ckpt.train.recipes.outputs import Outputs
 from ckpt.train.recipes.recipe import Recipe, expect_changeable, kept

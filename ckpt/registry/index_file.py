@@ -29,23 +29,11 @@ from ckpt.registry.history.logged import logged
 from ckpt.registry.history.reflog import Entry, Reflog
 from ckpt.registry.history.replay import replayed, write_entry
 from ckpt.registry.index import PACKED, Index, Model
+from ckpt.registry.places import FILE_NAME, holds_versions
 from ckpt.registry.version import Version, number_of, read_version
 
-FILE_NAME = "registry.json"
 MOST_BYTES = 1 << 28  # 10,000 versions take 7 MB
 _ID = re.compile("[0-9a-f]{32}")
-
-
-def find_registry(start: Path) -> Path | None:
-    """The nearest folder from `start` upwards that holds a registry, even one without its index."""
-    for folder in (start, *start.parents):
-        if (folder / FILE_NAME).is_file() or _holds_versions(folder):
-            return folder
-    return None
-
-
-def _holds_versions(folder: Path) -> bool:
-    return next((folder / ".ckpt" / "manifests").glob("??/*"), None) is not None
 
 
 class IndexFile:
@@ -79,7 +67,7 @@ class IndexFile:
             document = read_plain(self.path, most=MOST_BYTES)
         except FileNotFoundError:
             # Checked in this order, since another process may create it right now.
-            if _holds_versions(self.path.parent) and not self.path.exists():
+            if holds_versions(self.path.parent) and not self.path.exists():
                 raise damage.missing(str(self.path)) from None
             return self.read() if self.path.exists() else Index()
         except OSError as error:

@@ -8,8 +8,9 @@ from pathlib import Path
 from shlex import quote
 
 from ckpt.errors import MissingFileError, UsageError
-from ckpt.registry.index_file import FILE_NAME, find_registry
+from ckpt.io import digest
 
+FILE_NAME = "registry.json"
 SAFE = "CKPT_SAFE_REGISTRIES"  # folders, separated like those of PATH
 
 
@@ -25,6 +26,32 @@ def locate(folder: Path | str | None) -> tuple[Path, bool]:
     if not path.is_dir():
         raise MissingFileError(f"{path}: no such folder", hint="name the folder of a registry")
     return path, True
+
+
+def find_registry(start: Path) -> Path | None:
+    """The nearest folder from `start` upwards that holds a registry, even one without its index."""
+    for folder in (start, *start.parents):
+        if (folder / FILE_NAME).is_file() or holds_versions(folder):
+            return folder
+    return None
+
+
+def holds_versions(folder: Path) -> bool:
+    """Whether versions are stored in a folder, whatever became of its index."""
+    return next((folder / ".ckpt" / "manifests").glob("??/*"), None) is not None
+
+
+def seen_file(folder: Path) -> Path | None:
+    """The file of `ckpt.registry.seen`: beside git's own files; None if there is no work tree."""
+    folder = folder.absolute()
+    for top in (folder, *folder.parents):
+        git = top / ".git"
+        if git.is_file():  # of a linked work tree
+            git = top / git.read_text("utf-8", "replace").removeprefix("gitdir: ").strip()
+        if git.is_dir():
+            place = digest.of_bytes(str(folder.relative_to(top)).encode("utf-8", "replace"))
+            return git / f"ckpt-seen-{place[-8:]}"
+    return None
 
 
 def is_listed(folder: Path) -> bool:

@@ -1,71 +1,37 @@
-"""A registry: the index and the object store of one folder."""
+"""A registry: the index and the object store of one folder.
+
+Each command has one, if only for the case that a ref names a version. So what reads the index and
+the store is imported when it is first needed.
+"""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from shlex import quote
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import IntegrityError, NoModelError, RefError, UsageError
 from ckpt.io.durable import make_folder
 from ckpt.io.files import read_plain, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
-from ckpt.io.rights import Rights
-from ckpt.io.who import By, who
-from ckpt.printed import Printed
-from ckpt.refs import Ref, expect_name, expect_no_path
-from ckpt.registry.events import Event, joined
-from ckpt.registry.history.newest import newest, newest_versions
-from ckpt.registry.index import Index, Model
-from ckpt.registry.index_file import FILE_NAME, IndexFile
-from ckpt.registry.labels import NO_LABELS, Labels
-from ckpt.registry.manifest import Manifest, read_record
-from ckpt.registry.places import expect_own, is_listed, locate
-from ckpt.registry.seen import saw
-from ckpt.registry.store.objects import ObjectStore
-from ckpt.registry.store.shared import shared_store
-from ckpt.registry.store.version import VersionSource
-from ckpt.registry.version import Version, parent_record
+from ckpt.refs import Ref, expect_no_path
+from ckpt.registry.places import FILE_NAME, expect_own, is_listed, locate
+
+if TYPE_CHECKING:
+    from ckpt.registry.index import Index, Model
+    from ckpt.registry.index_file import IndexFile
+    from ckpt.registry.manifest import Manifest
+    from ckpt.registry.store.objects import ObjectStore
+    from ckpt.registry.store.version import VersionSource
+    from ckpt.registry.version import Version
 
 _LOCAL = "local"  # holds the name of the machine that alone writes to the disk
 _OWN_FILES = ("id", _LOCAL, "lock", "reflog", "remotes/", "tmp/", "writing")
 REMOTES = "remotes.json"  # in the store's folder
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Added(Printed):
-    """The result of adding a version.
-
-    Attributes:
-        version: The version that holds the bytes.
-        new: Whether it was added; false if the model held the same bytes already.
-        created_registry: The folder of the registry that was created for it, if one was.
-        dropped: The opaque objects of the file that it does not hold.
-        noted: The message that was added to a version that held the same bytes already.
-        measured: The metrics that were added to it.
-        labels: The alias and tags that it was given.
-        side_files: The names of the files that were registered beside the weights.
-        left: What else the folder holds, and was not registered.
-        kind: What the file holds instead of a model: ``the state of an optimizer``.
-    """
-
-    VIEW: ClassVar = "ckpt.show.register:added_text"
-
-    version: Version
-    new: bool
-    created_registry: Path | None = None
-    dropped: tuple[str, ...] = ()
-    noted: str = ""
-    measured: Mapping[str, float] = field(default_factory=dict)
-    labels: Labels = NO_LABELS
-    side_files: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-    kind: str | None = None
 
 
 class Registry:
@@ -105,13 +71,18 @@ class Registry:
         return (self.folder / FILE_NAME).exists()
 
     @cached_property
-    def store(self) -> ObjectStore:
+    def store(self) -> "ObjectStore":
         """Its objects and manifests."""
+        from ckpt.registry.store.objects import ObjectStore
+        from ckpt.registry.store.shared import shared_store
+
         return ObjectStore(self._trusted, shared_store(self.folder, self._trusted))
 
     @cached_property
-    def index_file(self) -> IndexFile:
+    def index_file(self) -> "IndexFile":
         """Its `registry.json` and reflog."""
+        from ckpt.registry.index_file import IndexFile
+
         return IndexFile(self.folder, self._trusted)
 
     @cached_property
@@ -184,12 +155,14 @@ class Registry:
             out.write(f"{os.uname().nodename}\n".encode())
         self.ignore_own_files()
 
-    def index(self) -> Index:
+    def index(self) -> "Index":
         """The current index."""
         return self.index_file.read()
 
-    def versions(self, model: str | None = None) -> list[Version]:
+    def versions(self, model: str | None = None) -> "list[Version]":
         """All versions, or those of one model, newest first, with their newest metrics."""
+        from ckpt.registry.history.newest import newest_versions
+
         index = self.index()
         if model is not None and model not in index.models:
             expect_no_path(model)
@@ -199,31 +172,35 @@ class Registry:
         found = [version for model in models for version in newest_versions(model)]
         return sorted(found, key=lambda version: (version.model, -version.number))
 
-    def version(self, ref: str | Ref) -> Version:
+    def version(self, ref: str | Ref) -> "Version":
         """The version that `ref` names, with its newest metrics.
 
         Raises:
             RefError: It names none, or more than one.
         """
+        from ckpt.registry.history.newest import newest
+
         index = self.index()
         with self._looking_up():
             return newest(index, index.find(ref))
 
-    def manifest(self, version: Version) -> Manifest:
+    def manifest(self, version: "Version") -> "Manifest":
         """The manifest of `version`, verified."""
         try:
             return self.store.manifest(version.manifest)
         except IntegrityError as error:
             raise IntegrityError(f"{version.ref}: {error}", hint=error.hint) from error
 
-    def source(self, version: Version) -> VersionSource:
+    def source(self, version: "Version") -> "VersionSource":
         """The file of `version` as a source of bytes."""
+        from ckpt.registry.store.version import VersionSource
+
         manifest = self.manifest(version)
         rights = self.store.rights(version.manifest)
         fetch = partial(self._fetch, version.ref, manifest)
         return VersionSource(version.ref, manifest, self.store, rights, fetch)
 
-    def _fetch(self, ref: str, manifest: Manifest, name: str, nbytes: int, what: str) -> bool:
+    def _fetch(self, ref: str, manifest: "Manifest", name: str, nbytes: int, what: str) -> bool:
         """Fetch an object of a version from a remote; False if there is no remote."""
         if not (self.store.root / REMOTES).exists():
             return False
@@ -234,72 +211,15 @@ class Registry:
     def _on_demand(self) -> Any:
         return import_module("ckpt.remote.on_demand").OnDemand(self)  # which knows the registry
 
-    def add(
-        self,
-        model: str,
-        manifest: Manifest,
-        *,
-        new_bytes: int,
-        made_by: str,
-        rights: Rights,
-        labels: Labels = NO_LABELS,
-    ) -> Added:
-        """Add the next version of `model`; the manifest's objects must be stored already.
-
-        Args:
-            model: Its name.
-            manifest: The manifest; its record has the version's metrics and message, and the time
-                and author if these are not now and who runs this.
-            new_bytes: Bytes of the objects that were added to the store for it.
-            made_by: How it was made, a few words.
-            rights: Who may read its source, and so the manifest.
-            labels: Its alias and tags.
-
-        Returns:
-            The version; not new if the model has the same content already, so nothing is added.
-        """
-        expect_name(model)
-        content = manifest.content_digest
-        known = self.index().same_content(model, content)
-        if known and not labels:
-            self.index_file.sync()
-            return Added(known, new=False)
-        if known:
-            return self._add_draft(known, who(), labels)
-        by, tensors = who(), manifest.tensors_digest
-        usual = {"created": now(), "by": by}
-        record = {**usual, "model": model, **manifest.record, "made_by": made_by}
-        manifest = replace(manifest, record=self._with_parent(record, model, tensors))
-        created_registry = None if self.exists else self.create()
-        stored = self.store.put_manifest(manifest, rights)
-        new_bytes += stored.nbytes if stored.new else 0
-        draft = _draft(model, manifest, stored.digest, content, tensors, new_bytes)
-        return replace(self._add_draft(draft, by, labels), created_registry=created_registry)
-
-    def adopt(self, draft: Version, history: Iterable[Event], store: ObjectStore) -> Added:
-        """Add a version of another registry, whose objects must be stored here already.
-
-        Args:
-            draft: Its line, with the bytes of the objects that are new here.
-            history: Its events there, and drafts of new ones.
-            store: The store of the other registry, which has the manifest.
-        """
-        expect_name(draft.model)
-        created_registry = None if self.exists else self.create()
-        stored = self.store.copy_manifest(draft.manifest, store)
-        draft = replace(draft, new_bytes=draft.new_bytes + (stored.nbytes if stored.new else 0))
-        added = self._add_draft(draft, who(), NO_LABELS, tuple(history))
-        return replace(added, created_registry=created_registry)
-
     def change(
-        self, operation: Callable[[Index], Model], what: Callable[[], str], *, message: str = ""
+        self, operation: "Callable[[Index], Model]", what: Callable[[], str], *, message: str = ""
     ) -> None:
         """Put the model that `operation` makes of the current index into it, durably.
 
         As for `IndexFile.commit`: `operation` looks up all refs in the index that it gets.
         """
 
-        def changed(index: Index) -> Index:
+        def changed(index: "Index") -> "Index":
             model = operation(index)
             return index if model == index.models.get(model.name) else index.with_model(model)
 
@@ -328,45 +248,8 @@ class Registry:
             with write_whole(ignored, replace=True, shared=True) as out:
                 out.write(b"".join(line + b"\n" for line in [*lines, *map(str.encode, missing)]))
 
-    def _with_parent(self, given: Mapping[str, Any], model: str, tensors: str) -> dict[str, Any]:
-        """The record with the fields of the index line, so that a lost index can be rebuilt.
 
-        A version of the same tensors becomes the parent if the record names none.
-        """
-        record = read_record(given)
-        twin = self.index().same_tensors(model, tensors)
-        if twin and "parent" not in record:
-            record["parent"] = parent_record(twin, tensors)
-        return record
-
-    def _add_draft(
-        self, draft: Version, by: By, labels: Labels, history: tuple[Event, ...] = ()
-    ) -> Added:
-        """Commit a version under the next number, unless its content is there already."""
-        added: list[Added] = []
-
-        def with_draft(index: Index) -> Index:
-            version = index.same_content(draft.model, draft.content)
-            is_new = version is None
-            if version is None:
-                version = replace(draft, number=index.next_number(draft.model))
-                index = index.with_version(version)
-            added.append(Added(version, new=is_new, labels=labels))
-            model = index.models[version.model]
-            if history and is_new:
-                past = joined(model.log, (event for event in history if event.at))
-                new = (replace(e, version=version.label) for e in history if not e.at)
-                index = index.with_model(model := replace(model, log=(*past, *new)))
-            labelled = labels.on(model, version.number)
-            return index if labelled is model else index.with_model(labelled)
-
-        self.index_file.commit(with_draft, f"{draft.made_by} as {draft.model}", by=by)
-        if added[-1].new:
-            saw(self.folder, added[-1].version)
-        return added[-1]
-
-
-def _expect_no_version(text: str, index: Index) -> None:
+def _expect_no_version(text: str, index: "Index") -> None:
     """Refuse the ref of a version where a model is expected."""
     try:
         version = index.find(text)
@@ -374,28 +257,6 @@ def _expect_no_version(text: str, index: Index) -> None:
         return
     raise RefError(
         f"{text} is a version, expected a model: {version.model}", hint=f"ckpt show {quote(text)}"
-    )
-
-
-def _draft(
-    model: str, manifest: Manifest, stored: str, content: str, tensors: str, new_bytes: int
-) -> Version:
-    """The line of a version that has no number yet; `stored` is the digest of its manifest."""
-    record = manifest.record
-    return Version(
-        model=model,
-        number=0,
-        manifest=stored,
-        content=content,
-        file=manifest.file_digest,
-        size=manifest.skeleton.size,
-        keys=len(manifest.entries),
-        new_bytes=new_bytes,
-        made_by=record["made_by"],
-        created=record["created"],
-        metrics=record.get("metrics", {}),
-        message=record.get("message", ""),
-        tensors=tensors,
     )
 
 

@@ -14,7 +14,8 @@ from ckpt.errors import DiskError, IndexDamageError, IntegrityError
 from ckpt.io import digest
 from ckpt.io.files import open_plain, read_plain, write_whole
 from ckpt.registry.index import Index
-from ckpt.registry.index_file import FILE_NAME, MOST_BYTES, read_index
+from ckpt.registry.index_file import MOST_BYTES, read_index
+from ckpt.registry.places import FILE_NAME, seen_file
 from ckpt.registry.version import Version
 
 
@@ -33,8 +34,8 @@ class Moved:
 
 def moved_numbers(folder: Path) -> tuple[Moved, ...]:
     """The numbers of the registry in `folder` that mean something else than at the last call."""
-    path = _path(folder)
-    if path is None or not path.exists():
+    path = seen_file(folder)
+    if path is None:
         return ()
     try:
         before, document = read_plain(path, most=MOST_BYTES), _document(folder)
@@ -50,7 +51,7 @@ def moved_numbers(folder: Path) -> tuple[Moved, ...]:
 
 def remember(folder: Path) -> None:
     """Keep the current numbers for the next command, if the folder is in a git work tree."""
-    path, document = _path(folder), _document(folder)
+    path, document = seen_file(folder), _document(folder)
     if path is not None:
         try:
             index = read_index(document, name=FILE_NAME)
@@ -64,7 +65,7 @@ def remember(folder: Path) -> None:
 
 def saw(folder: Path, version: Version) -> None:
     """Add the number of a version that was just added, and shown, to those of the last command."""
-    path = _path(folder)
+    path = seen_file(folder)
     if path is not None:
         with suppress(OSError, IntegrityError):  # also where `remember` was never called
             fd = open_plain(path, os.O_WRONLY | os.O_APPEND, single=True)
@@ -85,16 +86,3 @@ def _document(folder: Path) -> bytes:
         return read_plain(folder / FILE_NAME, most=MOST_BYTES)
     except FileNotFoundError:
         return b""
-
-
-def _path(folder: Path) -> Path | None:
-    """The file, beside git's own files of this work tree; None if there is no work tree."""
-    folder = folder.absolute()
-    for top in (folder, *folder.parents):
-        git = top / ".git"
-        if git.is_file():  # of a linked work tree
-            git = top / git.read_text("utf-8", "replace").removeprefix("gitdir: ").strip()
-        if git.is_dir():
-            place = digest.of_bytes(str(folder.relative_to(top)).encode("utf-8", "replace"))
-            return git / f"ckpt-seen-{place[-8:]}"
-    return None

@@ -6,7 +6,7 @@ tensor of the source goes into the result or is named as dropped.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import reduce
 
 from ckpt.errors import KeyCollisionError, PlanError, RuleError, UnmatchedRuleError
@@ -65,7 +65,11 @@ class Plan:
     @property
     def renamed(self) -> tuple[KeyChange, ...]:
         """The changes that give another name."""
-        return tuple(change for change in self.changes if change.old != change.new)
+        return tuple(
+            KeyChange(tensor.made_of.key, tensor.key, tensor.rules)
+            for tensor in self.tensors
+            if isinstance(tensor.made_of, Source) and tensor.made_of.key != tensor.key
+        )
 
     @property
     def made(self) -> tuple[Planned, ...]:
@@ -92,7 +96,11 @@ class Plan:
     @property
     def new_keys(self) -> dict[str, str]:
         """Old key to new key, of the tensors that keep their elements."""
-        return {change.old: change.new for change in self.changes}
+        return {
+            tensor.made_of.key: tensor.key
+            for tensor in self.tensors
+            if isinstance(tensor.made_of, Source)
+        }
 
     @property
     def entries_after(self) -> list[TensorEntry]:
@@ -157,8 +165,7 @@ def _credited(before: Sequence[Planned], after: Sequence[Planned], number: int) 
     """The tensors after a rule, with its number on those that it changed."""
     same = {id(tensor) for tensor in before}
     return [
-        tensor if id(tensor) in same else replace(tensor, rules=(*tensor.rules, number))
-        for tensor in after
+        it if id(it) in same else Planned(it.key, it.made_of, (*it.rules, number)) for it in after
     ]
 
 

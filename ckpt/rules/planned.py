@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from ckpt.rules.expressions import Expression
@@ -65,5 +65,6 @@ def with_keys(tensors: Sequence[Planned], rename: Callable[[str], str]) -> list[
     after = []
     for tensor in tensors:
         key = rename(tensor.key)
-        after.append(tensor if key == tensor.key else replace(tensor, key=key))
+        new = tensor if key == tensor.key else Planned(key, tensor.made_of, tensor.rules)
+        after.append(new)
     return after

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ckpt.io import digest
-from ckpt.registry.registry import Added
+from ckpt.registry.adding import Added
 from ckpt.show.look.fields import fields
 from ckpt.show.look.words import count, first_names, metrics, size
 from ckpt.show.ls import version_data

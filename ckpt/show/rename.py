@@ -5,8 +5,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ckpt.ops.rename import Renamed, RenamePlan
-from ckpt.ops.rename.training.optimizers import MovedOptimizer
-from ckpt.prove.result import Proof
 from ckpt.rules.expressions import (
     Averaged,
     Cast,
@@ -23,14 +21,14 @@ from ckpt.rules.expressions import (
 )
 from ckpt.rules.plan import Plan
 from ckpt.rules.prefixes import Unwrap, wrappers_of
-from ckpt.show.diff.fit import fits_text, fitting_data
 from ckpt.show.export import also_named_text, left_out_text, written_data, written_text
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import Folded, fold
 from ckpt.show.look.words import count, first_names, printable, shape
-from ckpt.show.register import added_data, added_text
 
 if TYPE_CHECKING:
+    from ckpt.ops.rename.training.optimizers import MovedOptimizer
+    from ckpt.prove.result import Proof
     from ckpt.writing.moments import RegroupedOptimizer
 
 MOST_LINES = 8  # more renamed keys than this are folded
@@ -54,6 +52,8 @@ def renamed_text(renamed: Renamed) -> str:
     if renamed.saved:
         parts.append(f"saved the rules in {printable(str(renamed.saved))}")
     if renamed.added:
+        from ckpt.show.register import added_text
+
         parts.append(added_text(renamed.added))
     left = left_out_text(renamed.written.left_out if renamed.written else renamed.left_out)
     parts += [f"  {left}"] if left else []
@@ -93,6 +93,8 @@ def plan_text(plan: RenamePlan) -> str:
     """Every tensor that changes, folded if they are many, and the number of the others."""
     verdict = f"  {', '.join(_counts(plan))}"
     if plan.fitting and plan.fitting.accepted:
+        from ckpt.show.diff.fit import fits_text
+
         verdict += f" · {fits_text(plan.fitting)}"
     for optimizer in plan.optimizers:
         verdict += f" · {printable(optimizer.path)}: {_followed(optimizer)}"
@@ -103,7 +105,7 @@ def plan_text(plan: RenamePlan) -> str:
     return "\n".join([*lines, *(proof_lines(plan.proof) if plan.proof else ())])
 
 
-def proof_lines(proof: Proof) -> Iterator[str]:
+def proof_lines(proof: "Proof") -> Iterator[str]:
     """What is proved, and by what; and what is not, and why."""
     largest = max(it for it in proof.largest if it is not None)
     on = "one input" if proof.dtype == "float64" else f"one input in {proof.dtype}"
@@ -127,7 +129,7 @@ def changes_lines(plan: Plan) -> list[str]:
     return [*_renames(plan), *_made(plan), *_dropped(plan)]
 
 
-def _followed(optimizer: MovedOptimizer) -> str:
+def _followed(optimizer: "MovedOptimizer") -> str:
     """What becomes of the state of an optimizer's parameters."""
     if not optimizer.dropped:
         return f"state of {count(optimizer.parameters, 'parameter')} moved to the new order"
@@ -222,8 +224,8 @@ def _unwrapped(plan: Plan) -> Iterator[str]:
 
 
 def _counts(plan: RenamePlan) -> Iterator[str]:
-    changes, renamed = plan.changes, plan.renamed
-    yield f"{count(len(renamed), 'key')} renamed"
+    renamed, kept = len(plan.renamed), len(plan.tensors) - len(plan.made)
+    yield f"{count(renamed, 'key')} renamed"
     others = sum(name in plan.others for name in plan.aliases)
     if tied := len(plan.aliases) - others:
         yield f"{count(tied, 'tied name')} renamed"
@@ -233,7 +235,7 @@ def _counts(plan: RenamePlan) -> Iterator[str]:
         yield f"{len(plan.made):,} made"
     if plan.dropped:
         yield f"{len(plan.dropped):,} dropped"
-    yield f"{len(changes) - len(renamed):,} kept"
+    yield f"{kept - renamed:,} kept"
 
 
 def expression_text(made: Expression) -> str:
@@ -276,7 +278,9 @@ def _part(made: Narrowed) -> str:
 
 def renamed_data(renamed: Renamed) -> dict[str, Any]:
     """The same for JSON."""
+    from ckpt.show.diff.fit import fitting_data
     from ckpt.show.diff.mapping import found_data
+    from ckpt.show.register import added_data
 
     plan = renamed.plan
     return {
@@ -307,7 +311,7 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
     }
 
 
-def proof_data(proof: Proof) -> dict[str, Any]:
+def proof_data(proof: "Proof") -> dict[str, Any]:
     """A proof for JSON."""
     return {
         **fields(proof, "shape", "dtype", "largest", "outputs", "seeded", "by_gradient"),

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.cli.support import Run, weights
 from tests.effort import long_but
@@ -95,6 +97,66 @@ def test_fault_45_command_imports_no_torch_and_no_numpy(
         [sys.executable, "-c", PROGRAM, *words], cwd=folder, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr.partition("\n")[0]) == (0, "")
+
+
+LOADED = """
+import sys
+from ckpt.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as done:
+    assert not done.code
+    print("\\n".join(sys.modules), file=sys.stderr)
+"""
+# What the commands below do without: it is for versions, classes, migrations, proofs and URLs.
+NOT_FOR_FILES = (
+    *("ckpt.registry", "ckpt.definitions", "ckpt.loading", "ckpt.migrate", "ckpt.infer"),
+    *("ckpt.prove", "ckpt.remote", "ckpt.train", "ckpt.signing", "ckpt.ops.register"),
+    *("ckpt.ops.log", "ckpt.formats.distributed.metadata", "ckpt.show.register"),
+)
+# How a ref is told from the name of a version, and what an option of `ckpt rename` says.
+SMALL = {"ckpt.registry", "ckpt.registry.registry", "ckpt.registry.places"}
+OPTION = {"ckpt.prove", "ckpt.prove.specs"}
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "small"),
+    [
+        (("--version",), ("ckpt.ops", "ckpt.formats", "ckpt.cli.options", "json"), set()),
+        (("show", "old.pt"), ("ckpt.rules", "ckpt.writing", "ckpt.show.ls"), SMALL),
+        (
+            ("diff", "old.pt", "old.safetensors"),
+            ("ckpt.rules.document", "ckpt.show.pages", "ckpt.show.diff.fit"),
+            SMALL,
+        ),
+        (
+            ("rename", "old.pt", "--rule", "conv=embed", "-o", "new.pt"),
+            ("ckpt.ops.diff", "ckpt.compare.pairs", "ckpt.ops.rename.plan_fit", "ckpt.show.diff"),
+            SMALL | OPTION,
+        ),
+        (
+            ("rename", "old.safetensors", "--rule", "conv=embed", "-o", "new.safetensors"),
+            ("ckpt.ops.diff", "ckpt.ops.rename.to_version", "ckpt.formats.torch_zip"),
+            SMALL | OPTION,
+        ),
+    ],
+    ids=["version", "show", "diff", "rename", "rename-safetensors"],
+)
+def test_command_on_a_file_imports_nothing_that_only_versions_and_classes_need(
+    folder: Path, words: tuple[str, ...], more: tuple[str, ...], small: set[str]
+) -> None:
+    torch.save(weights(), folder / "old.pt")
+    save_file(weights(), folder / "old.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *words], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = done.stderr.split("\n")
+    assert "ckpt.show.look.terminal" in loaded
+    unneeded = (*NOT_FOR_FILES, *more)
+    assert all(map(find_spec, unneeded))  # a module that moved is still meant
+    found = {it for it in loaded if any(f"{it}.".startswith(f"{name}.") for name in unneeded)}
+    assert found <= small
 
 
 def test_fault_45_rebuilding_the_index_imports_no_torch(ckpt: Run, folder: Path) -> None:

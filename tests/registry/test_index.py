@@ -18,7 +18,8 @@ from ckpt.errors import (
 from ckpt.io import digest
 from ckpt.refs import VersionRef
 from ckpt.registry.index import Index
-from ckpt.registry.index_file import IndexFile, find_registry, parse_index
+from ckpt.registry.index_file import IndexFile, parse_index
+from ckpt.registry.places import find_registry
 from ckpt.registry.version import Version, version_line
 
 

@@ -11,7 +11,7 @@ from ckpt.ops.diff import RefDiff
 from ckpt.ops.load import LazyStateDict
 from ckpt.ops.rename import Renamed, RenamePlan
 from ckpt.ops.show import Shown
-from ckpt.registry.registry import Added
+from ckpt.registry.adding import Added
 from ckpt.registry.version import Version
 from ckpt.writing.written import Written
 

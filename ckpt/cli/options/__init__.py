@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from functools import update_wrapper
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ckpt.errors import DiskWarning
 from ckpt.refs import is_url, without_secrets
-from ckpt.registry.index_file import FILE_NAME
-from ckpt.registry.registry import Added, Registry
-from ckpt.registry.seen import moved_numbers
+from ckpt.registry.places import FILE_NAME, seen_file
+from ckpt.registry.registry import Registry
 from ckpt.show.look.terminal import Terminal
 from ckpt.show.look.words import printable
+
+if TYPE_CHECKING:
+    from ckpt.registry.adding import Added
 
 T = TypeVar("T")
 
@@ -71,7 +73,7 @@ class Session:
         else:
             self.terminal.result(text(value), verbatim=verbatim)
 
-    def remark_on_added(self, added: Added | None) -> None:
+    def remark_on_added(self, added: "Added | None") -> None:
         """Print a remark if a registry was created for a version, or became large by it.
 
         And if the version holds something else than a model.
@@ -236,6 +238,11 @@ def _remark_on_moved_numbers(session: Session) -> None:
     parent = click.get_current_context().parent
     if parent is not None and parent.info_name == "git-driver":
         return
+    seen = seen_file(session.registry.folder)
+    if seen is None or not seen.exists():
+        return
+    from ckpt.registry.seen import moved_numbers
+
     for moved in moved_numbers(session.registry.folder):
         now = f"that version is {moved.now} now" if moved.now else "that version is gone: ckpt fsck"
         session.terminal.remark(printable(f"{moved.ref} is another version since a merge; {now}"))

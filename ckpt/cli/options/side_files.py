@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ckpt.cli.options import PATH, Session
-from ckpt.registry.registry import Added
+from ckpt.registry.adding import Added
 from ckpt.show.register import left_text
 from ckpt.side_files import MOST_BYTES
 

@@ -1,1 +1,4 @@
 """Folders that `torch.distributed.checkpoint` writes."""
+
+FILE_NAME = ".metadata"
+PART_SUFFIX = ".distcp"

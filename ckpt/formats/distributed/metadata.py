@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckpt.errors import FormatError
+from ckpt.formats.distributed import FILE_NAME
 from ckpt.formats.pickle.edit import Edit, number_edit, rename_texts
 from ckpt.formats.pickle.globals import ALLOWED
 from ckpt.formats.pickle.nodes import Call, DictNode, Global, Number, Text
@@ -18,8 +19,6 @@ from ckpt.formats.pickle.tensors import size_of, sizes_of
 from ckpt.io.files import is_base_name
 from ckpt.tensors import Span
 
-FILE_NAME = ".metadata"
-PART_SUFFIX = ".distcp"
 LIMIT = 1 << 28  # bytes
 FILE_LIMIT = 10_000
 _OPCODES = 16_000_000  # a chunk takes about 60

@@ -13,10 +13,10 @@ from itertools import count
 from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import expect_keys
+from ckpt.formats.distributed import PART_SUFFIX
 from ckpt.formats.distributed.folder import DistributedCheckpoint
 from ckpt.formats.distributed.metadata import (
     CLASSES,
-    PART_SUFFIX,
     StoredItem,
     call,
     fields_of,

@@ -121,7 +121,8 @@ def _text(text: str) -> str:
 
 def kind_of(keys: Collection[str]) -> str | None:
     """What a file holds instead of a model, by the keys of its root; None if they do not tell."""
-    return next((what for wanted, what in _KINDS if wanted <= {*keys}), None)
+    known = {*keys}
+    return next((what for wanted, what in _KINDS if wanted <= known), None)
 
 
 def root_kind(root: object) -> str | None:

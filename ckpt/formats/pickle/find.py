@@ -18,6 +18,9 @@ ALL = "*"  # as after ``FILE::``: a state_dict, and all copies of it
 COPIES = "::*"  # after a name: that state_dict, and all copies of it
 EXTRA_STATE = "_extra_state"  # the last part of a key: what a module saves beside its tensors
 _OPTIMIZER = {"state", "param_groups"}
+# Kinds of nodes with others in them, named once: a union would be made for every node.
+_BRANCHES = (DictNode, list, tuple, Call, Opaque)
+_MAY_NAME = (DictNode, list)
 
 
 Path = tuple[object, ...]
@@ -101,9 +104,9 @@ def find(root: object, *, name: str, step_limit: int) -> Contents:
             _note_hidden(contents, here, node)
         else:
             _note(contents, here, node, name)
-            if isinstance(node, DictNode | list) and (names := names_in(node)):
+            if isinstance(node, _MAY_NAME) and (names := names_in(node)):
                 contents.names.append((here, names, node))
-        if isinstance(node, DictNode | list | tuple | Call | Opaque) and not is_plain_tensor(node):
+        if isinstance(node, _BRANCHES) and not is_plain_tensor(node):
             if len(levels) > DEPTH_LIMIT:
                 raise FormatError(f"{name}: nested deeper than {DEPTH_LIMIT}, or in a circle")
             path.append(key)
@@ -183,7 +186,7 @@ def _children(
     if isinstance(node, DictNode):
         for key, value in node.items:
             yield key, value
-            if isinstance(key, DictNode | list | tuple | Call | Opaque):
+            if isinstance(key, _BRANCHES):
                 yield None, key
     elif isinstance(node, Opaque):
         yield from enumerate(node.given)

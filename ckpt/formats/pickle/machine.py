@@ -90,11 +90,12 @@ class Machine(Stack):
             raise self._fault("does not begin with a protocol, as pickles of protocol 2 to 5 do")
         steps = [MethodType(operation, self) for operation in table]
         try:
-            for self.opcodes in range(1, opcode_limit + 1):
+            for count in range(1, opcode_limit + 1):
                 if position >= self._end:
                     self._leave_frame(position)
                 code = data[position]
                 if code == _STOP:
+                    self.opcodes = count
                     return self._result(), position + 1
                 position = steps[code](position + 1)
         except struct.error:
@@ -147,8 +148,14 @@ class Machine(Stack):
 
     def group(self, at: int) -> int:
         """TUPLE."""
-        items = tuple(self.to_mark())
+        items, self._stack = tuple(self._stack), self._below.pop()
         self._stack.append(items)
+        return at
+
+    def single(self, at: int) -> int:
+        """TUPLE1."""
+        stack = self._stack
+        stack[-1] = (stack[-1],)
         return at
 
     def pair(self, at: int) -> int:
@@ -157,12 +164,12 @@ class Machine(Stack):
         stack[-2:] = [(stack[-2], stack[-1])]
         return at
 
-    def few(self, count: int, at: int) -> int:
-        """TUPLE1 and TUPLE3."""
-        items = tuple(self._stack[-count:])
-        if len(items) != count:
-            raise ValueError(f"found {len(items)} values, expected {count}")
-        self._stack[-count:] = [items]
+    def triple(self, at: int) -> int:
+        """TUPLE3."""
+        items = tuple(self._stack[-3:])
+        if len(items) != 3:
+            raise ValueError(f"found {len(items)} values, expected 3")
+        self._stack[-3:] = [items]
         return at
 
     def append(self, at: int) -> int:
@@ -277,6 +284,8 @@ class Machine(Stack):
             if function.name in ATTRIBUTED:
                 self.attributed.append(call)
             return call
+        if not arguments:
+            return make(arguments)
         factory = next((item for item in arguments if type(item) is Opaque), None)
         if factory is not None and function.name in DICTS:
             return Opaque(factory.name, factory.offset, [arguments])

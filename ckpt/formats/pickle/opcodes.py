@@ -86,9 +86,9 @@ _OPERATIONS: dict[int, _Operation] = {
     0x96: _sized("<Q", _bytes),
     # containers
     ord(")"): _constant(()),
-    0x85: lambda m, at: m.few(1, at),
+    0x85: Machine.single,
     0x86: Machine.pair,
-    0x87: lambda m, at: m.few(3, at),
+    0x87: Machine.triple,
     ord("t"): Machine.group,
     ord("]"): _pushes(list),
     ord("l"): lambda m, at: m.push(m.to_mark(), at),

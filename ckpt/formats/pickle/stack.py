@@ -77,7 +77,10 @@ class Stack:
 
     def literal(self, start: int, begin: int, end: int) -> int:
         """Push the text between `begin` and `end`, whose opcode begins at `start`."""
-        text = Text(self.taken(begin, end - begin).decode("utf-8", "surrogatepass"))
+        data = self.data[begin:end]
+        if len(data) != end - begin:
+            self.taken(begin, end - begin)  # raises what is wrong with it
+        text = Text(data, "utf-8", "surrogatepass")
         text.start = text.origin = start
         text.nbytes = end - start
         self._stack.append(text)
@@ -106,9 +109,9 @@ class Stack:
 
     def put(self, at: int) -> int:
         """LONG_BINPUT: picklers number the slots in order."""
-        (slot,) = _u4(self.data, at)
-        if slot == len(self._memo) and slot < self.most_slots:
-            self._memo.append(self._stack[-1])
+        (slot,), memo = _u4(self.data, at), self._memo
+        if slot == len(memo) and slot < self.most_slots:
+            memo.append(self._stack[-1])
             return at + 4
         return self.remember(slot, at + 4)
 

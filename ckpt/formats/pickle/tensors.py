@@ -94,7 +94,7 @@ class Storages:
 
     def _expect_same(self, storage: Storage) -> None:
         known = self.by_key.setdefault(storage.key, storage)
-        if known[:3] != storage[:3] and (known.numel or storage.numel):
+        if known is not storage and known[:3] != storage[:3] and (known.numel or storage.numel):
             raise ValueError(f"storage {storage.key} has two dtypes or sizes")
         taken = storage.key in self._views
         if storage.view:
@@ -140,7 +140,8 @@ def entry_of(key: str, tensor: Call, storages: Storages, *, name: str) -> Tensor
         raise _dependent(tensor, where)
     if tensor.function not in PLAIN:
         tensor = plain_of(tensor, where)
-    _expect_no_bits(tensor, where)
+    if len(tensor.arguments) > 6:
+        _expect_no_bits(tensor, where)
     try:
         read = _geometry(tensor, storages)
         span = storages.place(read.storage)
@@ -148,20 +149,21 @@ def entry_of(key: str, tensor: Call, storages: Storages, *, name: str) -> Tensor
         raise FormatError(f"{where}: not a tensor as torch describes it: {error}") from error
     if read.dtype not in DTYPES:
         raise FormatError(f"{where}: ckpt cannot read dtype {read.dtype} yet")
-    storage_nbytes = read.storage.numel * itemsize(read.storage.dtype)
-    if storage_nbytes != span.nbytes:
+    storage, unit = read.storage, itemsize(read.storage.dtype)
+    if storage.numel * unit != span.nbytes:
         raise FormatError(
-            f"{where}: storage {read.storage.key} should have {storage_nbytes:,} bytes, "
+            f"{where}: storage {storage.key} should have {storage.numel * unit:,} bytes, "
             f"the file holds {span.nbytes:,}"
         )
     numel = prod(read.shape)
     _expect_countable(read, numel, where)
-    contiguous = not numel or _contiguous(read.shape, read.stride)
-    if numel:
-        _expect_inside(read, numel - 1 if contiguous else _farthest(read), where)
-    first = read.first * itemsize(read.dtype) if numel else 0
-    if numel and read.storage.view:
-        first += read.storage.view[1] * itemsize(read.storage.dtype)
+    if not numel:
+        return TensorEntry(key, read.dtype, read.shape, span.offset)
+    contiguous = _contiguous(read.shape, read.stride)
+    _expect_inside(read, numel - 1 if contiguous else _farthest(read), where)
+    first = read.first * itemsize(read.dtype)
+    if storage.view:
+        first += storage.view[1] * unit
     stride = None if contiguous else read.stride
     return TensorEntry(key, read.dtype, read.shape, span.offset + first, stride)
 
@@ -287,10 +289,10 @@ def _farthest(read: _Geometry) -> int:
 def _expect_inside(read: _Geometry, farthest: int, where: str) -> None:
     """Make sure that the tensor does not reach beyond its storage, or its view of one."""
     storage = read.storage
-    key, *_, numel = storage.view or (storage.key, storage.numel)
     reach = (read.first + farthest + 1) * itemsize(read.dtype)
-    nbytes = numel * itemsize(storage.dtype)
+    nbytes = (storage.view[2] if storage.view else storage.numel) * itemsize(storage.dtype)
     if reach > nbytes:
+        key = storage.view[0] if storage.view else storage.key
         raise FormatError(
             f"{where}: reaches to byte {reach:,} of storage {key}, which has {nbytes:,}"
         )
@@ -367,10 +369,10 @@ def size_of(node: object) -> int:
 def _contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     """Row-major without gaps; a dimension of one element may have any stride."""
     expected = 1
-    for count, step in zip(reversed(shape), reversed(stride), strict=True):
-        if count != 1 and step != expected:
+    for at in range(len(shape) - 1, -1, -1):
+        if shape[at] != 1 and stride[at] != expected:
             return False
-        expected *= count
+        expected *= shape[at]
     return True
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ckpt.compare.keys import KeyDiff, Pair, compare_entries
 from ckpt.compare.pairs import Sides, equal_bytes, hashed, measure
@@ -13,7 +13,6 @@ from ckpt.compare.values import ValueDiff, comparable
 from ckpt.errors import UsageError
 from ckpt.formats.opaque import ForeignGlobal
 from ckpt.in_memory import STATE_DICT
-from ckpt.infer.fitting import Fitting
 from ckpt.io.files import Told, untold
 from ckpt.opened import open_ref
 from ckpt.opened.named import WeightsOrClass
@@ -25,6 +24,9 @@ from ckpt.ops.diff.side_files import FileChange, differing_files
 from ckpt.printed import Printed
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
+
+if TYPE_CHECKING:
+    from ckpt.infer.fitting import Fitting
 
 # Files up to this many bytes are compared without being asked; that takes about 0.15 s.
 READ_UNASKED_BYTES = 256_000_000
@@ -70,7 +72,7 @@ class RefDiff(Printed):
     before: str
     after: str
     diff: KeyDiff
-    fitting: Fitting | None = None
+    fitting: "Fitting | None" = None
     unread_bytes: int = 0
     values: tuple[PairValues, ...] | None = None
     tolerance: float | None = None

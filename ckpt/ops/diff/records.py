@@ -6,7 +6,6 @@ from typing import Any
 
 from ckpt.compare.leaves import leaves
 from ckpt.opened.states import Opened, OpenedDefinition, OpenedState, OpenedVersion
-from ckpt.ops.log import log
 
 # Shown elsewhere: curves by `ckpt plot`, keys by the diff itself, the rest by `ckpt log`.
 _ELSEWHERE = (
@@ -69,6 +68,8 @@ def _record(side: OpenedVersion) -> dict[str, Any]:
     """The record of a version; the training is that of the nearest ancestor that has one."""
     record = dict(side.manifest.record)
     if "training" not in record:
+        from ckpt.ops.log import log
+
         steps = log(side.version.ref, registry=side.registry)
         trained = (step.record["training"] for step in steps if "training" in step.record)
         record["training"] = next(trained, {})

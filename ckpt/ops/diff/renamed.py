@@ -8,7 +8,6 @@ from importlib.util import find_spec
 
 from ckpt.compare.keys import KeyDiff
 from ckpt.compare.pairs import Sides
-from ckpt.infer.fitting import MOST_INFERRED
 from ckpt.tensors import NOT_A_TENSOR
 
 
@@ -21,13 +20,17 @@ def likely_renames(diff: KeyDiff, values_of: Sides | None = None) -> tuple[tuple
     """
     sides = (diff.removed, diff.added)
     removed, added = ([e for e in side if e.dtype != NOT_A_TENSOR] for side in sides)
-    if not (removed and added) or max(len(removed), len(added)) > MOST_INFERRED:
-        return ()
-    if values_of is not None and find_spec("numpy") is None:
+    if not (removed and added):
         return ()
     from ckpt.compare.samples import samples_of
     from ckpt.infer.engine import infer
+    from ckpt.infer.fitting import MOST_INFERRED
     from ckpt.infer.result import Confidence
+
+    if max(len(removed), len(added)) > MOST_INFERRED:
+        return ()
+    if values_of is not None and find_spec("numpy") is None:
+        return ()
 
     kept = len(diff.same) + len(diff.changed) + len(diff.unread) > max(len(removed), len(added))
     samples = None

@@ -17,8 +17,9 @@ from ckpt.io.small_file import read_small
 from ckpt.ops.git_driver.large_files import LFS_ATTRIBUTES, StoreUse, set_up_lfs, use_store
 from ckpt.ops.git_driver.published import published_indexes
 from ckpt.registry.index import Index
-from ckpt.registry.index_file import FILE_NAME, MOST_BYTES, read_index
+from ckpt.registry.index_file import MOST_BYTES, read_index
 from ckpt.registry.merge import Merged, merged
+from ckpt.registry.places import FILE_NAME
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.seen import remember
 

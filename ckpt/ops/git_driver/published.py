@@ -5,7 +5,8 @@ from pathlib import Path
 from ckpt.errors import UsageError
 from ckpt.io.git import blobs, git
 from ckpt.registry.index import Index
-from ckpt.registry.index_file import FILE_NAME, read_index
+from ckpt.registry.index_file import read_index
+from ckpt.registry.places import FILE_NAME
 
 
 def published_indexes(folder: Path) -> list[list[Index]]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ckpt.errors import FormatError, RefError
-from ckpt.formats.distributed.metadata import FILE_NAME as DISTRIBUTED
+from ckpt.formats.distributed import FILE_NAME as DISTRIBUTED
 from ckpt.formats.folders import checkpoint_among, components, is_of_trainers
 from ckpt.io.files import Told
 from ckpt.ops.import_.adding import Adding, Read, of_import, steps

@@ -20,10 +20,11 @@ from ckpt.ops.register.curves import recorded_curves
 from ckpt.ops.register.given import Given, InMemory, opened
 from ckpt.ops.register.storing import compared, store
 from ckpt.refs import SUFFIXES, expect_new_name, several
-from ckpt.registry.labels import labels
+from ckpt.registry.adding import Added, add_manifest
+from ckpt.registry.adding.labels import labels
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Manifest, read_record
-from ckpt.registry.registry import Added, InRegistry, Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.new_objects import NewObjects, Objects, OnlyDigests
 from ckpt.registry.version import Version, parent_record
 from ckpt.side_files import (
@@ -157,8 +158,8 @@ def register(
             if isinstance(given.source, OpenSource):
                 given.source.expect_unchanged()
             new = objects.new_bytes
-            added = registry.add(
-                model, manifest, new_bytes=new, made_by=how, rights=rights, labels=wanted
+            added = add_manifest(
+                registry, model, manifest, new_bytes=new, made_by=how, rights=rights, labels=wanted
             )
             names = tuple(each.name for each in beside.files)
             added = replace(

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from ckpt.errors import PlanError
+from ckpt.in_memory import is_in_memory
 from ckpt.opened.named import Named
 from ckpt.ops.rename.goal import Goal, expect_known
-from ckpt.ops.rename.in_memory import is_in_memory, renamed_in_memory
 from ckpt.ops.rename.opening import open_source
 from ckpt.ops.rename.plan import (
     RenamePlan,
@@ -25,13 +25,15 @@ from ckpt.ops.rename.result import Renamed, alone, apply, carry_out
 from ckpt.ops.rename.rule_files import write_open_rules
 from ckpt.ops.rename.rule_order import RuleOptions, Rules, in_order
 from ckpt.ops.rename.to_file import Output, expect_output
-from ckpt.registry.registry import Added, InRegistry, Registry
-from ckpt.registry.version import Version
+from ckpt.registry.registry import InRegistry, Registry
 
 if TYPE_CHECKING:
     from collections import OrderedDict
 
     from torch import Tensor, nn
+
+    from ckpt.registry.adding import Added
+    from ckpt.registry.version import Version
 
 InMemory = TypeVar("InMemory", bound=Mapping[str, Any])
 
@@ -79,7 +81,7 @@ def rename(
 
 @overload
 def rename(
-    source: Named | Version | Added,
+    source: "Named | Version | Added",
     rules: Rules = (),
     *,
     registry: InRegistry | None = None,
@@ -127,6 +129,8 @@ def rename(
     expect_known(options, RenameOptions.__optional_keys__)
     registry = Registry.of(registry)
     if is_in_memory(source):
+        from ckpt.ops.rename.in_memory import renamed_in_memory
+
         value = cast("Mapping[str, Any]", source)
         return renamed_in_memory(value, rules, cast("Goal", options), registry)
     expect_output(options)

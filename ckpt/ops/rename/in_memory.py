@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 from ckpt.compare.ties import ties_of
 from ckpt.errors import FormatError, UsageError
 from ckpt.formats.naming.modules import moved_modules
-from ckpt.in_memory import is_module, state_of
+from ckpt.in_memory import state_of
 from ckpt.opened import open_state
-from ckpt.opened.named import Weights
 from ckpt.opened.states import OpenedFile, OpenedState, nesting
 from ckpt.ops.rename.goal import Goal
 from ckpt.ops.rename.plan import RenamePlan, plan_opened
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Values = Mapping[str, Any]
-
-
-def is_in_memory(source: Weights) -> bool:
-    """Whether it is a state_dict or a module."""
-    return isinstance(source, Mapping) or is_module(source)
 
 
 def renamed_in_memory(

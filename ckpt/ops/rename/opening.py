@@ -13,11 +13,10 @@ from ckpt.in_memory import is_module
 from ckpt.opened import as_ref, open_ref, open_state, opened_definition, parse_named
 from ckpt.opened.altered import with_copies
 from ckpt.opened.named import Named, Weights, WeightsOrClass
-from ckpt.opened.states import Opened, OpenedFile, OpenedState
+from ckpt.opened.states import Opened, OpenedFile, OpenedPart, OpenedState
 from ckpt.ops.rename.training.optimizers import weights_in
 from ckpt.refs import DefinitionRef
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.version import VersionSource
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +52,7 @@ def open_source(
                 opened = stack.enter_context(_opened_as(source, f"{text}::{ALL}", registry))
             except AmbiguousStateError:
                 raise ambiguous from None
-        if isinstance(opened, OpenedFile) and isinstance(opened.checkpoint.source, VersionSource):
+        if isinstance(opened, OpenedPart):
             raise UsageError(
                 f"{opened.name} is a part of a version; a rename takes the whole version or a file",
                 hint=f"ckpt export {opened.name} -o NEW.pt  makes a file of it",

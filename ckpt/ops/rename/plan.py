@@ -3,22 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from shlex import quote
-from typing import TYPE_CHECKING, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from ckpt.compare.allowed import Allowed
 from ckpt.errors import CkptError, FitError, PlanError
 from ckpt.formats import COPIES
 from ckpt.formats.opaque import holds_more
-from ckpt.infer.fitting import Fitting
-from ckpt.migrate.schema import other_numbers
 from ckpt.opened import as_typed, opened_definition
 from ckpt.opened.altered import numbered
 from ckpt.opened.named import Weights
 from ckpt.opened.states import Opened, OpenedDefinition, OpenedState, nesting
-from ckpt.ops.rename.by_migrations import rules_of, way_to
 from ckpt.ops.rename.goal import Goal, allowed_by, expect_known, expect_sound
 from ckpt.ops.rename.opening import open_source, open_target
-from ckpt.ops.rename.plan_fit import fit_after, leave_reshaped_out, misfit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order, places_in
 from ckpt.ops.rename.training.followed import followed, lists_stuck
@@ -33,6 +29,7 @@ from ckpt.tensors import TensorEntry
 from ckpt.writing.outcome import followers, outcome
 
 if TYPE_CHECKING:
+    from ckpt.infer.fitting import Fitting
     from ckpt.infer.settled import FoundRules
     from ckpt.migrate.way import Way
     from ckpt.prove.result import Proof
@@ -77,7 +74,7 @@ class RenamePlan(Printed, Plan):
     others: Sequence[str] = ()
     applied: Sequence[Rule] = ()
     undoes: bool = False
-    fitting: Fitting | None = None
+    fitting: "Fitting | None" = None
     found: "FoundRules | None" = None
     way: "Way | None" = None
     numbers: Mapping[str, int | None] = field(default_factory=dict)
@@ -152,22 +149,16 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
             if way is None:
                 found = _rules_to(opened, target, given.rules, goal, may_differ)
             else:
-                numbers = other_numbers(versions, target.state.versions)
+                numbers = _other_numbers(versions, target.state.versions)
     opened = numbered(opened, numbers)
     checked = None if check is None else opened_definition(check, goal.get("arguments"))
     goals = [it for it in (checked, target) if it is not None]
     plan = replace(
         _planned(opened, given, goal, found, goals, may_differ), way=way, numbers=numbers,
-        former=other_numbers(opened.state.versions, versions),
+        former=_other_numbers(opened.state.versions, versions) if numbers else {},
     )  # fmt: skip
     for wanted in goals:
-        fitting = fit_after(plan, plan.applied, opened.state, wanted, may_differ)
-        if plan.keeps_tensors or holds_more(opened.checkpoint):
-            fitting = replace(fitting, under=nesting(opened)[0])
-        plan = replace(plan, fitting=fitting)
-        if not fitting.accepted:
-            _expect_settled(plan.found, goal)
-            raise UnfitError(misfit(fitting, opened.state, wanted), plan)
+        plan = _fitted(opened, plan, wanted, goal, may_differ)
     if plan.undoes and not operates(plan):
         plan = replace(plan, optimizers=undone_optimizers(opened, given))
     else:
@@ -192,6 +183,8 @@ def _planned(
     else:
         plan = plan_tensors(opened.entries, applied, aliases=tied)
         for wanted in goals if may_differ.shape else ():
+            from ckpt.ops.rename.plan_fit import leave_reshaped_out
+
             if more := leave_reshaped_out(plan, opened.state, wanted, may_differ):
                 applied = [*applied, *more]
                 plan = plan_tensors(opened.entries, applied, aliases=tied)
@@ -212,6 +205,26 @@ def _planned(
         copies=goal.get("copies", False) or (opened.inside or "").endswith(COPIES),
         drops_optimizer=goal.get("drop_optimizer", False),
     )
+
+
+def _fitted(
+    opened: OpenedState, plan: RenamePlan, wanted: Opened, goal: Goal, may_differ: Allowed
+) -> RenamePlan:
+    """The plan, with how its result fits a goal.
+
+    Raises:
+        UnfitError: It does not.
+    """
+    from ckpt.ops.rename.plan_fit import fit_after, misfit
+
+    fitting = fit_after(plan, plan.applied, opened.state, wanted, may_differ)
+    if plan.keeps_tensors or holds_more(opened.checkpoint):
+        fitting = replace(fitting, under=nesting(opened)[0])
+    plan = replace(plan, fitting=fitting)
+    if not fitting.accepted:
+        _expect_settled(plan.found, goal)
+        raise UnfitError(misfit(fitting, opened.state, wanted), plan)
+    return plan
 
 
 def _followed(
@@ -281,6 +294,7 @@ def _migrated(
     if not isinstance(target, OpenedDefinition):
         return given, None
     from ckpt.migrate.way import AmbiguousEntryError
+    from ckpt.ops.rename.by_migrations import rules_of, way_to
 
     state = opened.state
     if given.rules:
@@ -294,6 +308,15 @@ def _migrated(
     if way is None:
         return given, None
     return replace(given, rules=[*given.rules, *rules_of(way, state)]), way
+
+
+def _other_numbers(
+    found: Mapping[str, Any] | None, wanted: Mapping[str, Any] | None
+) -> dict[str, int | None]:
+    """As of a schema; few renames change numbers, so few import what migrations need."""
+    from ckpt.migrate.schema import other_numbers
+
+    return other_numbers(found, wanted)
 
 
 def _rules_to(

@@ -1,23 +1,22 @@
 """The result of a rename: apply a plan, and write a file, add a version, or both."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 from ckpt.errors import ConflictError, UnexplainedError, UsageError
 from ckpt.formats import is_usual, safetensors
 from ckpt.formats.folders import optimizers_in
 from ckpt.formats.opaque import OpaqueWord
-from ckpt.in_memory import is_module
+from ckpt.in_memory import is_in_memory
 from ckpt.io.journal import overwriting
 from ckpt.opened import parse_named
 from ckpt.opened.altered import numbered, reordered, settled, without_optimizers
 from ckpt.opened.named import Weights
 from ckpt.opened.states import OpenedFile, OpenedState, OpenedVersion
-from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.goal import expect_known
 from ckpt.ops.rename.mentions import mentions
 from ckpt.ops.rename.opening import open_source
@@ -33,14 +32,16 @@ from ckpt.ops.rename.to_file import (
     target_of,
     write_result,
 )
-from ckpt.ops.rename.to_version import add_version, plan_record
 from ckpt.ops.rename.training.optimizers import folder_of, for_another_class
 from ckpt.printed import Printed
 from ckpt.refs import FileRef, is_url
-from ckpt.registry.registry import Added, InRegistry, Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.expressions import sources_of
 from ckpt.side_files import Readable, configs_beside
 from ckpt.writing.written import Written
+
+if TYPE_CHECKING:
+    from ckpt.registry.adding import Added
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -64,7 +65,7 @@ class Renamed(Printed):
 
     plan: RenamePlan
     written: Written | None = None
-    added: Added | None = None
+    added: "Added | None" = None
     left_out: tuple[str, ...] = ()
     saved: Path | None = None
     dropped: tuple[str, ...] = ()
@@ -106,7 +107,7 @@ def apply(
     expect_known(output, Output.__optional_keys__)
     expect_output(output)
     registry = Registry.of(registry)
-    if isinstance(plan.source, Mapping) or is_module(plan.source):
+    if is_in_memory(plan.source):
         raise UsageError(
             f"{plan.name} is in memory, and apply writes", hint="rename  returns the result"
         )
@@ -159,6 +160,8 @@ def carry_out(
     if path is not None:
         result = replace(result, written=_written(opened, plan, path, output, rest, registry))
     elif isinstance(opened, OpenedVersion):
+        from ckpt.ops.rename.to_version import add_version
+
         if dropped:
             raise _leaves_out(source)
         added, left_out = add_version(opened, plan, registry, rest, opaque=opaque, message=message)
@@ -296,7 +299,10 @@ def _left_behind(opened: OpenedState, plan: RenamePlan, *, keeps: bool) -> tuple
 
 def _into_registry(
     written: Written, opened: OpenedState, plan: RenamePlan, output: Output, registry: Registry
-) -> Added:
+) -> "Added":
+    from ckpt.ops.register import model_name, register
+    from ckpt.ops.rename.to_version import plan_record
+
     name = output.get("name")
     if not name:
         name = model_name(opened.path) if isinstance(opened, OpenedFile) else opened.version.model

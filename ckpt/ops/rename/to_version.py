@@ -21,9 +21,10 @@ from ckpt.ops.rename.rule_files import tensors_document
 from ckpt.ops.rename.to_file import Rest, suffix_of, write_plan
 from ckpt.ops.rename.training.optimizers import optimizers_document
 from ckpt.ops.rename.undo import known_parent
+from ckpt.registry.adding import Added, add_manifest
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Hole, Manifest, Skeleton
-from ckpt.registry.registry import Added, Registry
+from ckpt.registry.registry import Registry
 from ckpt.registry.store.new_objects import NewObjects
 from ckpt.registry.store.version import VersionSource
 from ckpt.rules.document import rules_document
@@ -102,7 +103,8 @@ def _with_new_keys(
         manifest, new_bytes = _manifest(opened, plan, registry)
         notes = {"message": message} if message else {}
         manifest = replace(manifest, record={**manifest.record, **notes})
-        return registry.add(
+        return add_manifest(
+            registry,
             version.model,
             manifest,
             new_bytes=new_bytes,

@@ -5,21 +5,23 @@ A version's manifest records what was done; for a file a saved rule file does.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ckpt.errors import PlanError, UsageError
 from ckpt.formats.opaque import torch_file
 from ckpt.opened.states import OpenedState, OpenedVersion
 from ckpt.ops.rename.rule_files import RuleFile, read_tensors
 from ckpt.ops.rename.training.optimizers import MovedOptimizer, read_optimizers
-from ckpt.registry.lineage import parent_of
-from ckpt.registry.registry import Registry
-from ckpt.registry.version import Version
 from ckpt.rules.derived.inverse import inverse
 from ckpt.rules.document import read_rules
 from ckpt.rules.expressions import Source, sources_of
 from ckpt.rules.plan import Dropped, Plan, plan_tensors
 from ckpt.rules.planned import Planned
 from ckpt.tensors import TensorEntry
+
+if TYPE_CHECKING:
+    from ckpt.registry.registry import Registry
+    from ckpt.registry.version import Version
 
 
 def plan_undo(opened: OpenedState, saved: RuleFile) -> Plan:
@@ -100,8 +102,10 @@ def parent_name(opened: OpenedState) -> str:
     return str(parent["version"]) if isinstance(parent, dict) else "its parent"
 
 
-def known_parent(opened: OpenedVersion, plan: Plan, registry: Registry) -> Version | None:
+def known_parent(opened: OpenedVersion, plan: Plan, registry: "Registry") -> "Version | None":
     """The version that was renamed, if it still exists and undoing gives exactly that."""
+    from ckpt.registry.lineage import parent_of
+
     parent = parent_of(registry, opened.manifest.record)
     if parent is None or parent.removed or parent.model != opened.version.model:
         return None

@@ -12,15 +12,14 @@ from ckpt.opened import open_ref
 from ckpt.opened.named import WeightsOrClass
 from ckpt.opened.states import Opened, OpenedDefinition, OpenedFile, OpenedVersion
 from ckpt.printed import Printed
-from ckpt.registry.events import Event, about
-from ckpt.registry.lineage import measured
 from ckpt.registry.registry import InRegistry, Registry
-from ckpt.registry.version import Version
 from ckpt.side_files import Readable
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
     from ckpt.ops.show.deep import Deep
+    from ckpt.registry.events import Event
+    from ckpt.registry.version import Version
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -56,12 +55,12 @@ class Shown(Printed):
     rest: Mapping[str, Any] = field(default_factory=dict)
     written_by: str | None = None
     ties: Mapping[str, str] = field(default_factory=dict)
-    version: Version | None = None
+    version: "Version | None" = None
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
-    measured: Version | None = None
+    measured: "Version | None" = None
     record: Mapping[str, Any] | None = None
-    history: tuple[Event, ...] = ()
+    history: "tuple[Event, ...]" = ()
     foreign: tuple[ForeignGlobal, ...] = ()
     deep: "Deep | None" = None
     side_files: tuple[Readable, ...] = ()
@@ -166,6 +165,9 @@ def _shown(opened: Opened) -> Shown:
 
 def shown_version(opened: OpenedVersion) -> Shown:
     """What the index and the manifest of a version tell."""
+    from ckpt.registry.events import about
+    from ckpt.registry.lineage import measured
+
     manifest, version, registry = opened.manifest, opened.version, opened.registry
     model = registry.index().model(version.model)
     return Shown(

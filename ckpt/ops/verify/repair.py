@@ -23,7 +23,7 @@ from ckpt.ops.register.storing import skeleton_of
 from ckpt.ops.verify import Damage, Verified, verify
 from ckpt.printed import Printed
 from ckpt.refs import parse_file_ref, several
-from ckpt.registry.index_file import FILE_NAME
+from ckpt.registry.places import FILE_NAME
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.remote.bucket import Bucket

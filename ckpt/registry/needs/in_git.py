@@ -7,7 +7,8 @@ from shlex import quote
 
 from ckpt.errors import CkptError
 from ckpt.io.git import asked, git, in_work_tree, is_ignored
-from ckpt.registry.registry import Added, Registry
+from ckpt.registry.adding import Added
+from ckpt.registry.registry import Registry
 
 LARGE_BYTES = 50_000_000  # of objects; from there on it is felt in every clone
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from ckpt.errors import IndexDamageError, UsageError
 from ckpt.io.git import blobs, git
 from ckpt.registry.index import Index
-from ckpt.registry.index_file import FILE_NAME, read_index
+from ckpt.registry.index_file import read_index
+from ckpt.registry.places import FILE_NAME
 from ckpt.registry.registry import Registry
 from ckpt.registry.version import Version
 

@@ -15,8 +15,9 @@ from ckpt.io import digest
 from ckpt.io.rights import EVERYBODY, Rights
 from ckpt.io.sources import OpenSource
 from ckpt.registry.index import Index
-from ckpt.registry.index_file import FILE_NAME, MOST_BYTES, read_index
+from ckpt.registry.index_file import MOST_BYTES, read_index
 from ckpt.registry.manifest import Manifest
+from ckpt.registry.places import FILE_NAME
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.remote.elsewhere.place import Opening, Place

@@ -4,8 +4,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ckpt.ops.diff import RefDiff
-from ckpt.show.diff.changes import ChangeRow, change_rows, moves_of, stat_table
-from ckpt.show.diff.fit import entry_data, fit_report, fit_text, fitting_data, shapes_data
+from ckpt.show.diff.changes import (
+    ChangeRow,
+    change_rows,
+    entry_data,
+    moves_of,
+    shapes_data,
+    stat_table,
+)
 from ckpt.show.diff.report import answer, remarks, tables
 from ckpt.show.diff.side_files import files_data, files_lines
 from ckpt.show.diff.values import values_data, values_notes
@@ -30,6 +36,8 @@ def diff_text(
 ) -> str:
     """The difference as text for `width` columns; the others are options of `ckpt diff`."""
     if diff.fitting is not None:
+        from ckpt.show.diff.fit import fit_report, fit_text
+
         report = fit_report(diff, diff.fitting)
         if colour:
             verdict = painted(report.answer, "green" if diff.fitting.fit.fits else "red")
@@ -60,7 +68,11 @@ def _line(row: ChangeRow, *, colour: bool) -> str:
 
 def diff_data(diff: RefDiff) -> dict[str, Any]:
     """The same for JSON."""
-    keys, fitting = diff.diff, diff.fitting
+    keys, fit = diff.diff, None
+    if diff.fitting is not None:
+        from ckpt.show.diff.fit import fitting_data
+
+        fit = fitting_data(diff.fitting)
     return {
         **fields(diff, "before", "after", "differs"),
         "removed": [entry_data(entry) for entry in keys.removed],
@@ -82,5 +94,5 @@ def diff_data(diff: RefDiff) -> dict[str, Any]:
         **values_data(diff),
         "runs_code": {name: [asdict(one) for one in code] for name, code in diff.code.items()},
         "side_files": files_data(diff.files),
-        "fit": fitting_data(fitting) if fitting else None,
+        "fit": fit,
     }

@@ -2,9 +2,9 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ckpt.compare.keys import KeyDiff
+from ckpt.compare.keys import KeyDiff, Pair
 from ckpt.compare.moves import Move, find_moves
 from ckpt.show.look.folding import fold
 from ckpt.show.look.tables import Table
@@ -93,6 +93,16 @@ def changed_keys(
         yield "reshaped", b.key, f"{shape(a.shape)}  ->  {shape(b.shape)}"
     yield from (("re-typed", b.key, f"{a.dtype}  ->  {b.dtype}") for a, b in diff.retyped)
     yield from (("changed", b.key, _kind(b)) for _, b in diff.changed)
+
+
+def shapes_data(pairs: Sequence[Pair], before: str, after: str) -> list[dict[str, Any]]:
+    """Pairs of one key and two shapes for JSON, where `before` and `after` name the shapes."""
+    return [{"key": a.key, before: list(a.shape), after: list(b.shape)} for a, b in pairs]
+
+
+def entry_data(entry: TensorEntry) -> dict[str, Any]:
+    """An entry for JSON."""
+    return {"key": entry.key, "shape": entry.shape, "dtype": entry.dtype}
 
 
 def _moved_modules(moves: Sequence[Move]) -> Iterator[ChangeRow]:

@@ -8,6 +8,7 @@ from ckpt.compare.keys import Fit, Pair
 from ckpt.infer.fitting import Fitting, Pairing
 from ckpt.infer.result import DROPPED, Confidence, InferredOperation, Match
 from ckpt.ops.diff import RefDiff
+from ckpt.show.diff.changes import entry_data, shapes_data
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import fold
 from ckpt.show.look.tables import Report, Table
@@ -118,16 +119,6 @@ def fits_text(fitting: Fitting) -> str:
 def under_text(fitting: Fitting) -> str:
     """Where in the file the state_dict is, if it is not the whole file."""
     return f" under '{printable('.'.join(fitting.under))}'" if fitting.under else ""
-
-
-def shapes_data(pairs: Sequence[Pair], before: str, after: str) -> list[dict[str, Any]]:
-    """Pairs of one key and two shapes for JSON, where `before` and `after` name the shapes."""
-    return [{"key": a.key, before: list(a.shape), after: list(b.shape)} for a, b in pairs]
-
-
-def entry_data(entry: TensorEntry) -> dict[str, Any]:
-    """An entry for JSON."""
-    return {"key": entry.key, "shape": entry.shape, "dtype": entry.dtype}
 
 
 def _agreements(fit: Fit) -> Iterator[str]:

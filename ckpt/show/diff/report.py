@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from ckpt.ops.diff import RefDiff
 from ckpt.show.audit import code_text
 from ckpt.show.diff.changes import change_rows, changed_keys, stat_table
-from ckpt.show.diff.fit import fit_report
 from ckpt.show.diff.records import facts_table
 from ckpt.show.diff.side_files import files_table
 from ckpt.show.diff.values import values_notes, values_table
@@ -22,6 +21,8 @@ def diff_report(
 ) -> Report:
     """The difference for Markdown and HTML; the others are options of `ckpt diff`."""
     if diff.fitting is not None:
+        from ckpt.show.diff.fit import fit_report
+
         return fit_report(diff, diff.fitting)
     rows = [*map(list, change_rows(diff.diff, diff.inferred))]
     changes = stat_table(diff.diff, diff.inferred) if stat else Table(["", "keys", ""], rows)

@@ -4,7 +4,6 @@ Law: whatever a view prints, only printable text, line feeds and our own colours
 no cell of a table and no line of `lines` can begin a line of its own.
 """
 
-import json
 import os
 import re
 import sys
@@ -13,7 +12,6 @@ from itertools import chain
 from os import fspath
 from typing import TextIO
 
-from ckpt.io.documents.strict_json import plain
 from ckpt.show.look.words import printable
 
 # Replacements for symbols that the terminal's encoding lacks.
@@ -85,6 +83,10 @@ class Terminal:
 
     def data(self, document: object) -> None:
         """Print a result as JSON: ASCII, no bare NaN, paths as text."""
+        import json  # --version, --help and most results go without
+
+        from ckpt.io.documents.strict_json import plain
+
         self._write(
             self.out, json.dumps(plain(document), indent=2, allow_nan=False, default=fspath)
         )

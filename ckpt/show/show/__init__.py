@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Any
 from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.io import digest
 from ckpt.ops.show import Shown, show
-from ckpt.registry.manifest import HASHED_WHOLE
 from ckpt.show.audit import foreign_data, foreign_text
-from ckpt.show.look.by import by_text, history_data, words_lines
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable, shape, size
-from ckpt.show.ls import version_data
 from ckpt.side_files import Readable
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
     from ckpt.ops.load import LazyStateDict
     from ckpt.ops.show.deep import Deep
+    from ckpt.registry.version import Version
 
 _MOST_FILES = 50
 LONG_VALUE = 100  # characters; --json shows all
@@ -153,11 +151,16 @@ def _is_expanded(entry: TensorEntry) -> bool:
 
 
 def _origin(shown: Shown) -> Iterator[str]:
-    version = shown.version
     if shown.origin:
         yield from _record_lines({k: v for k, v in shown.origin.items() if v != shown.name})
-    if version is None:
-        return
+    if shown.version is not None:
+        yield from _version_lines(shown, shown.version)
+
+
+def _version_lines(shown: Shown, version: "Version") -> Iterator[str]:
+    from ckpt.registry.manifest import HASHED_WHOLE
+    from ckpt.show.look.by import by_text, words_lines
+
     if shown.aliases:
         yield f"  aliases   {', '.join(shown.aliases)}"
     if shown.tags:
@@ -243,16 +246,23 @@ def head_data(shown: Shown) -> dict[str, Any]:
 
 def tail_data(shown: Shown) -> dict[str, Any]:
     """Everything but the tensors, for JSON."""
-    version = shown.version and version_data(shown.version, shown.aliases, shown.tags)
-    before = shown.measured if version and not version["metrics"] else None
-    inherited = {"measured": fields(before, "version=ref", "metrics")} if before else {}
     files = [fields(file, "name", "size=nbytes", "digest") for file in shown.side_files]
-    own = {**fields(shown, "kind", "chosen", "rest"), "side_files": files, "version": version}
+    own = {**fields(shown, "kind", "chosen", "rest"), "side_files": files, "version": None}
     origin = {"source": shown.origin} if shown.origin else {}
     subclasses = fields(shown, "subclasses", "way") if shown.subclasses else {}
-    own |= {**inherited, **origin, **subclasses, "record": shown.record}
-    history = {"history": history_data(shown.history)} if version else {}
-    return {**own, **history, **foreign_data(shown.foreign)}
+    version = {} if shown.version is None else _version_data(shown, shown.version)
+    own |= {**version, **origin, **subclasses, "record": shown.record}
+    return {**own, **foreign_data(shown.foreign)}
+
+
+def _version_data(shown: Shown, version: "Version") -> dict[str, Any]:
+    from ckpt.show.look.by import history_data
+    from ckpt.show.ls import version_data
+
+    data = version_data(version, shown.aliases, shown.tags)
+    before = None if data["metrics"] else shown.measured
+    inherited = {"measured": fields(before, "version=ref", "metrics")} if before else {}
+    return {"version": data, **inherited, "history": history_data(shown.history)}
 
 
 def _tensor_data(entry: TensorEntry, shown: Shown) -> dict[str, Any]:

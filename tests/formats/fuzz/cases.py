@@ -30,6 +30,7 @@ NEEDS = {
     "legacy views that collide": ("legacy views",),
     "legacy views beyond": ("legacy views",),
     "bit that is false": ("metadata",),
+    "inner tensors": ("from type of a subclass",),
     "attributes in pairs": ("dict with a state",),
     "attributes changed after use": ("parameter with state", "from type", "Namespace"),
 }

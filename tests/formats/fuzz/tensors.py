@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from tests.formats.fuzz import subclasses
 from tests.formats.fuzz.draw import Draw
 from tests.formats.fuzz.opcodes import FALSE, MARK, NONE, TRUE, float_, small, usual_tuple
 from tests.formats.fuzz.storages import DTYPES, UNTYPED, Storages
@@ -16,6 +17,8 @@ TRICKS = (
     *("state by build", "set_ by build", "Parameter by newobj", "Parameter by reduce"),
     *("Tensor by newobj", "Tensor by reduce", "tensor of a class", "sparse", "quantised"),
     *("nested", "meta tensor", "wrapper subclass", "tensor of numpy", "tensor aliased"),
+    *("from type of a subclass", "wrapper of a subclass", "inner tensors", "sparse compressed"),
+    *("quantised by channel", "tensor of another device"),
 )
 OWN = sorted(dir(torch.Tensor))
 
@@ -61,6 +64,11 @@ class Tensors(Storages):
             "meta tensor": self._meta,
             "wrapper subclass": self._wrapper,
             "tensor of numpy": self._of_numpy,
+            "from type of a subclass": self._from_subclass,
+            "wrapper of a subclass": lambda: self._wrapper(self._subclass()),
+            "sparse compressed": self._sparse_compressed,
+            "quantised by channel": lambda: self._quantised(by_channel=True),
+            "tensor of another device": self._of_another_device,
         }
 
     def plain(self, version: int = 2) -> bytes:
@@ -183,6 +191,32 @@ class Tensors(Storages):
             self._state,
         )
 
+    def _from_subclass(self) -> bytes:
+        """A tensor of a subclass: a plain one, or one whose attributes are its tensors."""
+        draw, kind = self._draw, self._subclass()
+        make, given = draw.one(
+            ("_rebuild_tensor_v2", lambda: MARK + b"".join(self._plain_arguments(2)) + b"t"),
+            (
+                "_rebuild_wrapper_subclass",
+                lambda: MARK + b"".join(make() for make in self._wrapper_arguments(kind)) + b"t",
+            ),
+        )
+        return self.call(
+            "torch._tensor",
+            draw.one(*3 * ["_rebuild_from_type_v2"], "_rebuild_from_type"),
+            lambda: self.named("torch._utils", make),
+            lambda: self.named(*kind),
+            given,
+            self._inner_tensors if draw.trick("inner tensors", 0.7) else self._state,
+        )
+
+    def _subclass(self) -> tuple[str, str]:
+        return self._draw.one(*subclasses.NAMES)
+
+    def _inner_tensors(self) -> bytes:
+        items = self.text("inner") + self.tensor() + self.text("scale") + self.tensor()
+        return b"}" + MARK + items + b"u"
+
     def _state(self) -> bytes:
         """The attributes that a tensor is given."""
         draw = self._draw
@@ -230,13 +264,29 @@ class Tensors(Storages):
             lambda: MARK + self.tensor() + self.tensor() + self._small_tuple(1) + b"t",
         )
 
-    def _quantised(self) -> bytes:
+    def _sparse_compressed(self) -> bytes:
+        layout = self._draw.one("csr", "csc", "bsr", "bsc")
+        return self.call(
+            "torch._utils",
+            "_rebuild_sparse_tensor",
+            lambda: self.call(
+                "torch.serialization", "_get_layout", lambda: self.text(f"torch.sparse_{layout}")
+            ),
+            lambda: MARK + b"".join(self.tensor() for _ in "123") + self._small_tuple(2) + b"t",
+        )
+
+    def _quantised(self, *, by_channel: bool = False) -> bytes:
         parts = [self.named("torch._utils", "_rebuild_qtensor"), MARK]
         parts += [self._reference("0", "QInt8Storage", 4)]
         self.storages.setdefault("0", ("ByteStorage", 4))
         parts += [self.integer(0), self.tupled(self.integer(4)), self.tupled(self.integer(1))]
-        scheme = self.named("torch", "per_tensor_affine")
-        parts += [self.tupled(scheme, float_(0.5), self.integer(0)), FALSE]
+        if by_channel:
+            scheme = self.named("torch", "per_channel_affine")
+            parts.append(self.tupled(scheme, self.plain(), self.plain(), self.integer(0)))
+        else:
+            scheme = self.named("torch", "per_tensor_affine")
+            parts.append(self.tupled(scheme, float_(0.5), self.integer(0)))
+        parts.append(FALSE)
         return b"".join([*parts, self.call("collections", "OrderedDict"), b"tR"])
 
     def _nested(self) -> bytes:
@@ -253,11 +303,14 @@ class Tensors(Storages):
             lambda: FALSE,
         )
 
-    def _wrapper(self) -> bytes:
+    def _wrapper(self, kind: tuple[str, str] = ("torch", "Tensor")) -> bytes:
         return self.call(
-            "torch._utils",
-            "_rebuild_wrapper_subclass",
-            lambda: self.named("torch", "Tensor"),
+            "torch._utils", "_rebuild_wrapper_subclass", *self._wrapper_arguments(kind)
+        )
+
+    def _wrapper_arguments(self, kind: tuple[str, str]) -> list[Callable[[], bytes]]:
+        return [
+            lambda: self.named(*kind),
             lambda: self.named("torch", "float32"),
             lambda: self._small_tuple(1),
             lambda: self.tupled(self.integer(1)),
@@ -265,6 +318,16 @@ class Tensors(Storages):
             lambda: self.call(
                 "torch.serialization", "_get_layout", lambda: self.text("torch.strided")
             ),
+            lambda: self.text("cpu"),
+            lambda: FALSE,
+        ]
+
+    def _of_another_device(self) -> bytes:
+        return self.call(
+            "torch._utils",
+            "_rebuild_device_tensor_from_cpu_tensor",
+            self.tensor,
+            lambda: self.named("torch", self._draw.rng.choice(DTYPES)),
             lambda: self.text("cpu"),
             lambda: FALSE,
         )

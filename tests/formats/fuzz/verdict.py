@@ -19,6 +19,7 @@ import torch
 
 import ckpt
 from ckpt.errors import AmbiguousStateError, CkptError
+from tests.formats.fuzz import subclasses
 from tests.formats.support import renamed
 
 LARGE = 1 << 20  # bytes; larger tensors, which views alone can be, are compared unexpanded
@@ -26,6 +27,7 @@ SAFE = [
     *(np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar),
     *{type(np.dtype(kind)) for kind in "?bhilqBHILQefdFDU"},
     *(argparse.Namespace, collections.defaultdict, dict, list, int, float),
+    *subclasses.OWN,
 ]
 Signature = tuple[object, ...]
 Tensors = dict[str, Signature]

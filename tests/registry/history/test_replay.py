@@ -16,7 +16,8 @@ from ckpt.registry.history.changes import Change, Value
 from ckpt.registry.history.reflog import Entry, Reflog
 from ckpt.registry.history.replay import happened, replayed, write_entry
 from ckpt.registry.index import Index
-from ckpt.registry.index_file import IndexFile, find_registry
+from ckpt.registry.index_file import IndexFile
+from ckpt.registry.places import find_registry
 from ckpt.registry.version import version_line
 from tests.effort import by_effort, examples
 from tests.registry.history.test_changes import written

@@ -246,12 +246,11 @@ def moved_optimizers(
 
 def keep_their_order(opened: OpenedState, plan: Plan, rules: Sequence[Rule]) -> tuple[str, ...]:
     """The paths of what a new class fits only if it has the same order of parameters."""
-    renaming = [rule for rule in rules if not isinstance(rule, Choice)]
-    changed = plan.renamed or operates(plan)
-    if not (changed and for_another_class(plan, renaming)):
-        return ()
     numbered = (optimizer.name for optimizer in _optimizers(opened))
-    return (*numbered, *numbered_in_folder(opened), *listed_by_place(opened))
+    paths = (*numbered, *numbered_in_folder(opened), *listed_by_place(opened))
+    renaming = [rule for rule in rules if not isinstance(rule, Choice)]
+    changed = paths and (plan.renamed or operates(plan))
+    return paths if changed and for_another_class(plan, renaming) else ()
 
 
 def folder_of(opened: OpenedState) -> "DistributedCheckpoint | None":
