@@ -17,7 +17,7 @@ from ckpt.io.lock import exclusive_lock
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.sources import CHUNK
 from ckpt.io.temporaries import is_temporary
-from ckpt.remote.bucket import Stat
+from ckpt.remote.bucket import HELD, Stat
 
 _LOCK = "ckpt/lock"
 
@@ -65,6 +65,8 @@ class Folder:
     def put_new(self, path: str, chunks: Iterable[bytes], nbytes: int) -> bool:
         if os.path.lexists(self._place(path)):
             return False
+        if nbytes <= HELD:  # read before a file is made: the wait is not one of the file's syncs
+            chunks = [b"".join(chunks)]
         try:
             self._write(path, chunks, replace=False)
         except UsageError:
