@@ -7,6 +7,7 @@ replaced under a lock of the operating system, which is a file's that is never r
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from ckpt.errors import DiskError, RemoteError, UsageError
@@ -17,7 +18,7 @@ from ckpt.io.lock import exclusive_lock
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.sources import CHUNK
 from ckpt.io.temporaries import is_temporary
-from ckpt.remote.bucket import HELD, Stat
+from ckpt.remote.bucket import Stat
 
 _LOCK = "ckpt/lock"
 
@@ -65,10 +66,10 @@ class Folder:
     def put_new(self, path: str, chunks: Iterable[bytes], nbytes: int) -> bool:
         if os.path.lexists(self._place(path)):
             return False
-        if nbytes <= HELD:  # read before a file is made: the wait is not one of the file's syncs
-            chunks = [b"".join(chunks)]
+        chunks = iter(chunks)
+        first = next(chunks, b"")  # for which a pack is read; no file waits for that
         try:
-            self._write(path, chunks, replace=False)
+            self._write(path, chain([first], chunks), replace=False)
         except UsageError:
             if not os.path.lexists(self._place(path)):
                 raise

@@ -65,7 +65,7 @@ def _read(path: str, nbytes: int) -> bytes | None:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size != nbytes:
             return None
-        return os.read(fd, nbytes)  # a larger buffer than the bytes would cost as much as all else
+        return os.read(fd, nbytes)  # a larger buffer may be mapped and unmapped each time
     except OSError:
         return None
     finally:
