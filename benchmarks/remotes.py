@@ -11,9 +11,9 @@ checkpoint, and the small tensors as files in a folder. DVC is installed by pip 
 of its own; where it cannot be had, that is printed. Requests are those in the server's log.
 
 Whole processes are compared, from the start of Python until the bytes are on the disk: into a
-folder, a sync of its file system is part of each. All take turns. Times are those of the fastest run,
-since other processes only add to them; ratios are medians of those in one turn, to obstore, and to
-ckpt's own push of one tensor, which starts, verifies and syncs alike.
+folder, a sync of its file system is part of each. All take turns. Times are those of the fastest
+run, since other processes only add to them; ratios are medians of those in one turn, to obstore,
+and to ckpt's own push of one tensor, which starts, verifies and syncs alike.
 """
 
 import argparse
