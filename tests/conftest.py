@@ -55,6 +55,7 @@ ALLOWED_SKIPS = {
     "groff is not installed": sys.platform != "linux",
     "man is not installed": True,
     "mandoc is not installed": True,
+    "azurite is not installed": True,
     "sshd is not installed": sys.platform != "linux",
     "sshd does not run here": os.geteuid() != 0,
     "a loop device": sys.platform != "linux",

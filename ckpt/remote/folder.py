@@ -7,6 +7,7 @@ replaced under a lock of the operating system, which is a file's that is never r
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from ckpt.errors import DiskError, RemoteError, UsageError
@@ -65,8 +66,10 @@ class Folder:
     def put_new(self, path: str, chunks: Iterable[bytes], nbytes: int) -> bool:
         if os.path.lexists(self._place(path)):
             return False
+        chunks = iter(chunks)
+        first = next(chunks, b"")  # for which a pack is read; no file waits for that
         try:
-            self._write(path, chunks, replace=False)
+            self._write(path, chain([first], chunks), replace=False)
         except UsageError:
             if not os.path.lexists(self._place(path)):
                 raise

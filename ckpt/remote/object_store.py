@@ -6,7 +6,7 @@ be that of a second attempt, after the first one has succeeded.
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ckpt.errors import CkptError, RemoteError, UsageError
@@ -138,7 +138,8 @@ class ObjectStoreBucket:
     def delete(self, path: str) -> None:
         import obstore
 
-        with self._errors(path):
+        # S3 says nothing of what it does not have; Azure and Google do.
+        with self._errors(path), suppress(FileNotFoundError):
             obstore.delete(self._store, path)
 
     @contextmanager

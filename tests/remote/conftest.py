@@ -1,9 +1,11 @@
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import ckpt, folder, old  # noqa: F401 - fixtures
+from tests.remote import azure as azurite
 from tests.remote.proxy import Proxy, proxy_before
 from tests.remote.servers import KEYS, new_bucket, s3_server, ssh_server
 
@@ -30,6 +32,23 @@ def proxy(s3_endpoint: str, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
         monkeypatch.setenv("CKPT_REMOTE_SECONDS", "5")
         yield running
+
+
+@pytest.fixture(scope="session")
+def azure_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with azurite.azure_server(tmp_path_factory.mktemp("azure")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def azure(azure_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a new, empty container."""
+    for name, value in azurite.settings(azure_endpoint).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CKPT_REMOTE_SECONDS", "20")
+    name = f"team-{uuid.uuid4().hex[:12]}"
+    azurite.new_container(azure_endpoint, name)
+    return f"az://{name}/registry"
 
 
 @pytest.fixture(scope="session")

@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from tests.remote import azure
+
 Get = Callable[[str], bytes | None]
 SMALL, MEAN, MOST = 65_536, 4_194_304, 8_388_608  # bytes
 
 
 def get_of(url: str) -> Get:
-    """Reads the objects of a remote: a folder's files, also of a server here, or S3's by boto3."""
+    """Reads the objects of a remote: a folder's files, also of a server here, S3's, or Azure's."""
     if url.startswith("ssh://"):
         _, _, path = url.removeprefix("ssh://").partition("/")
         return _of_chains(Path("/", unquote(path)))
+    if url.startswith("az://"):
+        place = url.removeprefix("az://")
+        return lambda path: azure.blob(azure.endpoint_here(), f"{place}/{path}")
     if not url.startswith("s3://"):
         top = Path(unquote(url.removeprefix("file://")))
         return lambda path: (top / path).read_bytes() if (top / path).exists() else None

@@ -15,7 +15,7 @@ from ckpt.remote.bucket import HELD, Bucket
 from ckpt.remote.probe import REPLACES, ignored_conditions
 from tests.remote.servers import Memory
 
-KINDS = ["memory", "folder_url", "s3", "sftp"]
+KINDS = ["memory", "folder_url", "s3", "azure", "sftp"]
 
 
 @pytest.fixture(params=KINDS)

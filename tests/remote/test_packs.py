@@ -31,7 +31,7 @@ from tests.remote.test_collecting import Interrupted, kill_push
 NOW = timedelta()
 SHORTER = read_rules([{"drop": "layer059"}, {"rename": "layer060->other"}], name="shorter")
 COUNT, NBYTES = 120, 8192
-KINDS = pytest.mark.parametrize("kind", ["folder_url", "s3", "sftp"])
+KINDS = pytest.mark.parametrize("kind", ["folder_url", "s3", "azure", "sftp"])
 IN_FOLDER = pytest.mark.parametrize("kind", ["folder_url"])
 
 

@@ -215,6 +215,12 @@ class ObjectStore:
                 hint=REPAIR,
             )
 
+    def folder_of(self, name: str, kind: str = "objects") -> Path:
+        """The folder where an object is put, which is not a link; older ones may be elsewhere."""
+        if not digest.is_digest(name):
+            raise IntegrityError(f"not a digest: {name!r}")
+        return self._own(kind, name.removeprefix("sha256:")[:2])
+
     def objects(self, *, larger_than: int = -1) -> Iterator[StoredObject]:
         """Every object and manifest in the store with more than `larger_than` bytes."""
         # Of a shared store, older objects may still be in the registry's own folder.
@@ -335,10 +341,7 @@ class ObjectStore:
         return path
 
     def _place(self, kind: str, name: str) -> Path:
-        if not digest.is_digest(name):
-            raise IntegrityError(f"not a digest: {name!r}")
-        hexadecimal = name.removeprefix("sha256:")
-        return self._own(kind, hexadecimal[:2]) / hexadecimal[2:]
+        return self.folder_of(name, kind) / name.removeprefix("sha256:")[2:]
 
     def _own(self, kind: str, *names: str) -> Path:
         """A folder of the store, never a link: nothing outside is read, written or removed."""

@@ -4,14 +4,14 @@ Laws: every byte is verified while it is read; a manifest is sent after its obje
 bucket has a manifest, it has its objects; what is there is not sent again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from itertools import chain
 
 from ckpt.errors import AbsentError, RemoteError
 from ckpt.io.files import Told, untold
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import ObjectStore
+from ckpt.registry.store.small import SmallObjects
 from ckpt.remote.bucket import Bucket
 from ckpt.remote.objects.parallel import Progress, in_parallel
 from ckpt.remote.objects.parcels import Parcel, path_of
@@ -33,26 +33,34 @@ def send_objects(
     """
     wanted = {each.path: each for each in parcels}
     progress = Progress(told, sum(each.nbytes for each in wanted.values()))
+    small = SmallObjects(registry.store)
+
+    def is_sent(parcel: Parcel) -> bool:
+        chunks = progress.passing(_chunks(registry.store, small, parcel))
+        return send_one(bucket, parcel.path, chunks, parcel.nbytes)
 
     def send(path: str) -> bool:
         try:
-            return _is_sent(registry.store, bucket, wanted[path], progress)
+            return is_sent(wanted[path])
         except AbsentError:
             if is_there(bucket, wanted[path]):
                 return False
             with suppress(AbsentError):  # the next line says what is missing
                 receive_objects(registry, bucket, [wanted[path]], where)
-            return _is_sent(registry.store, bucket, wanted[path], progress)
+            return is_sent(wanted[path])
 
     sent = in_parallel(send, wanted)
     new = (wanted[path].objects for path, is_new in sent.items() if is_new)
     return {name: nbytes for objects in new for name, (nbytes, _) in objects.items()}
 
 
-def _is_sent(store: ObjectStore, bucket: Bucket, parcel: Parcel, progress: Progress) -> bool:
-    streams = (store.stream(name, *each) for name, each in parcel.objects.items())
-    chunks = progress.passing(chain.from_iterable(streams))
-    return send_one(bucket, parcel.path, chunks, parcel.nbytes)
+def _chunks(store: ObjectStore, small: SmallObjects, parcel: Parcel) -> Iterator[bytes]:
+    """The verified bytes of a parcel; nothing is read before they are asked for."""
+    if parcel.is_pack:
+        yield small.joined(parcel.objects)
+    else:
+        for name, each in parcel.objects.items():
+            yield from store.stream(name, *each)
 
 
 def is_there(bucket: Bucket, parcel: Parcel) -> bool:
