@@ -273,7 +273,7 @@ class Registry:
         created_registry = None if self.exists else self.create()
         stored = self.store.put_manifest(manifest, rights)
         new_bytes += stored.nbytes if stored.new else 0
-        draft = _draft(model, manifest, stored.digest, content, tensors, new_bytes)
+        draft = draft_of(model, manifest, stored.digest, content, tensors, new_bytes)
         return replace(self._add_draft(draft, by, labels), created_registry=created_registry)
 
     def adopt(self, draft: Version, history: Iterable[Event], store: ObjectStore) -> Added:
@@ -377,10 +377,19 @@ def _expect_no_version(text: str, index: Index) -> None:
     )
 
 
-def _draft(
+def draft_of(
     model: str, manifest: Manifest, stored: str, content: str, tensors: str, new_bytes: int
 ) -> Version:
-    """The line of a version that has no number yet; `stored` is the digest of its manifest."""
+    """The line of a version that has no number yet.
+
+    Args:
+        model: Its model.
+        manifest: Its manifest, whose record says how it was made, and when.
+        stored: The digest of that.
+        content: The manifest's `content_digest`.
+        tensors: Its `tensors_digest`.
+        new_bytes: Bytes of the objects that were added for it.
+    """
     record = manifest.record
     return Version(
         model=model,

@@ -156,11 +156,14 @@ class Web:
     ) -> Answer:
         """The answer to one request, whatever its status.
 
+        A connection that was kept may be closed on the other side, so a request on it may have to
+        be repeated. Only readers use such, for they may: a write that got no answer is sent once.
+
         Args:
             method: ``GET``, ``PUT``, …
             url: Without credentials.
             headers: Besides those that every request has; with a body, its `Content-Length`.
-            body: What is sent; asked for again if the server has closed the connection before.
+            body: What is sent.
             name: What messages call it.
 
         Raises:
@@ -175,11 +178,12 @@ class Web:
         target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
         if proxy is not None and parts.scheme == "http":  # an https one is a tunnel
             target, sent = url, sent | _basic("Proxy-Authorization", proxy)
-        seconds = SECONDS if method in ("GET", "HEAD") else WRITING_SECONDS
+        reads = method in ("GET", "HEAD")
+        seconds = SECONDS if reads else WRITING_SECONDS
         while True:
             kept = None
             with suppress(IndexError):  # other threads take connections, too
-                kept = self._idle.get(place, []).pop()
+                kept = self._idle.get(place, []).pop() if reads else None
             connection = kept or self._connection(parts, proxy)
             _wait(connection, seconds)
             try:

@@ -6,11 +6,13 @@ prints itself again, and holds no credentials.
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from ckpt.errors import UsageError, excerpt
 from ckpt.io import digest
+from ckpt.refs import without_secrets
 
 SCHEMES = ("oci", "oci+http")
 _HOST = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\])(:[0-9]{1,5})?")
@@ -80,6 +82,16 @@ class Reference:
 def is_oci(text: str) -> bool:
     """Whether a text is meant as the address of an artifact."""
     return text.partition("://")[0].lower() in SCHEMES and "://" in text
+
+
+def expect_no_artifact(refs: Iterable[str], hint: str) -> None:
+    """Refuse artifacts where versions and remotes are meant.
+
+    Raises:
+        UsageError: One of the refs is an artifact's address.
+    """
+    if found := [ref for ref in refs if is_oci(ref)]:
+        raise UsageError(f"{without_secrets(found[0])}: an artifact, not a remote", hint=hint)
 
 
 def parse(text: str) -> Reference:
