@@ -7,10 +7,11 @@ an archive gives plain files, and no more bytes than it has itself.
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, TypedDict
 
-from ckpt.errors import FormatError, IntegrityError, excerpt
+from ckpt.errors import CkptError, FormatError, IntegrityError, excerpt
 from ckpt.io import digest
 from ckpt.io.documents import strict_json
 from ckpt.io.documents.typed_json import Form, expect
@@ -24,6 +25,7 @@ from ckpt.side_files import MOST_FILES, expect_names
 
 _MOST_MANIFEST = 1 << 28  # bytes, as of a remote
 _MOST_WORDS = 1 << 26
+_MOST_MEMBERS = 10 * MOST_FILES  # of an archive, with its folders
 _CHUNK = 1 << 20
 
 
@@ -118,25 +120,41 @@ def _unpacked(client: Client, blob: Blob, folder: Path, *, taken: Iterable[str])
     _fetch(client, blob, packed)
     name = f"{client.reference}: {path_of(blob) or digest.short(blob.digest)}"
     try:
-        with tarfile.open(packed, "r:") as archive:
+        with (
+            disk_errors(packed),
+            _Bounded(packed.open("rb", buffering=0)) as file,
+            tarfile.open(fileobj=file, mode="r:") as archive,
+        ):
             return _written(archive, folder, [*taken], name)
-    except tarfile.TarError as error:
-        raise FormatError(f"{name}: not a tar archive: {error}") from error
+    except CkptError:
+        raise
+    except Exception as error:  # Python's parser, fed with foreign bytes
+        said = excerpt(str(error) or type(error).__name__)
+        raise FormatError(f"{name}: not a tar archive: {said}") from error
     finally:
         packed.unlink()
 
 
+class _Bounded(BufferedReader):
+    """A file that gives no more at once than a header may have: the parser takes what it states."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _CHUNK:
+            raise ValueError(f"a header of {size:,} bytes")
+        return super().read(size)
+
+
 def _written(archive: tarfile.TarFile, folder: Path, taken: list[str], name: str) -> list[str]:
     names = list[str]()
-    for member in archive:
+    for number, member in enumerate(archive):
+        if number >= _MOST_MEMBERS:
+            raise FormatError(f"{name}: more than {_MOST_MEMBERS:,} files and folders")
         if member.isdir():
             continue
         path = member.name.removeprefix("./")
         if not member.isreg() or member.sparse is not None:
             raise FormatError(f"{name}: {excerpt(path)!r} is not a plain file")
         names.append(path)
-        if len(names) > MOST_FILES:
-            raise FormatError(f"{name}: more than {MOST_FILES:,} files")
         try:
             expect_names([*taken, *names])
         except ValueError as error:

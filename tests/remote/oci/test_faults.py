@@ -12,6 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 import ckpt as package
+from ckpt.errors import FormatError
+from ckpt.remote.oci.client import Client
+from ckpt.remote.oci.modelpack import artifact_of
+from ckpt.remote.oci.reference import parse
+from ckpt.remote.oci.unpacking import fetch_files
 from tests.cli.support import Ran, Run, tree
 from tests.remote.elsewhere.web_server import Asked, WebServer
 from tests.remote.oci.conftest import NAME, PASSWORD
@@ -582,6 +587,81 @@ def test_fault_42_events_of_other_versions_and_kinds_are_left_out(
     history = package.Registry("there").index().models["net"].log
     assert [(event.did, event.text) for event in history][:1] == [("note", "hers")]
     assert [event.did for event in history] == ["note", "copy"]
+
+
+def long_header(made: Made) -> None:
+    info = tarfile.TarInfo("more.json")
+    info.pax_headers = {"comment": "x" * (2 << 20)}
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info)
+    made.add("weight.config.v1.tar", "more", out.getvalue())
+
+
+def many_folders(made: Made) -> None:
+    folders = [tarfile.TarInfo(f"f{number}") for number in range(10_001)]
+    for each in folders:
+        each.type = tarfile.DIRTYPE
+    made.add("weight.config.v1.tar", "more", archive({}, *folders))
+
+
+def nested(made: Made) -> None:
+    """Headers for headers for headers."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 0
+    made.add("weight.config.v1.tar", "more", info.tobuf(tarfile.GNU_FORMAT) * 5000)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (long_header, "a header of 2,"),
+        (many_folders, "more than 10,000 files and folders"),
+        (nested, "not a tar archive"),
+    ],
+)
+def test_fault_41_archive_that_costs_more_than_it_is_worth(
+    ckpt: Run, made: Made, served: WebServer, change: Callable[[Made], None], said: str
+) -> None:
+    change(made)
+    refused(ckpt("import", made.serve(served)), 3, said)
+
+
+def test_fault_41_archive_with_any_byte_changed_is_refused_or_read(
+    made: Made, served: WebServer, tmp_path: Path
+) -> None:
+    """Every byte of the headers, with the sum of its header made right again."""
+    info = tarfile.TarInfo("a.json")
+    info.size, info.pax_headers = 3, {"path": "b.json", "mtime": "1.5"}
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(b"abc"))
+    whole, outcomes = out.getvalue(), set[str]()
+    for at in range(0, 3 * 512):
+        data = bytearray(whole)
+        data[at] ^= 0xFF if at % 2 else 0x31
+        if at // 512 != 1:
+            summed(data, at // 512 * 512)
+        outcomes.add(outcome_of(bytes(data), tmp_path / str(at), served))
+    assert {"read", "refused"} <= outcomes
+
+
+def summed(data: bytearray, begin: int) -> None:
+    header = data[begin : begin + 512]
+    header[148:156] = b" " * 8
+    data[begin + 148 : begin + 156] = b"%06o\0 " % sum(header)
+
+
+def outcome_of(data: bytes, folder: Path, served: WebServer) -> str:
+    made = Made().add("weight.config.v1.tar", "more", data)
+    folder.mkdir()
+    with Client(parse(made.serve(served))) as client:
+        try:
+            fetch_files(client, artifact_of(made.manifest, "it"), folder)
+        except FormatError:
+            return "refused"
+    names = [each.relative_to(folder) for each in folder.rglob("*")]
+    return "read" if names else "nothing"
 
 
 def test_archive_of_sparse_files_is_refused(ckpt: Run, made: Made, served: WebServer) -> None:
