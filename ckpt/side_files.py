@@ -133,7 +133,7 @@ def configs_beside(path: Path) -> Iterator[Readable]:
     """The configs and indexes of shards in the folder of a file."""
     for name in _listed(path.parent):
         if _CONFIG.search(name) and (target := _target(path.parent / name, path.parent)):
-            yield _readable(target, name)
+            yield readable(target, name)
 
 
 def _beside(folder: Path, root: Path, own: Collection[str]) -> Found:
@@ -156,7 +156,7 @@ def _beside(folder: Path, root: Path, own: Collection[str]) -> Found:
         elif _WEIGHTS.search(name) or (target := _target(path, root)) is None:
             left.append(name)
         else:
-            files.append(_readable(target, name))
+            files.append(readable(target, name))
     return Found(tuple(files), tuple(left))
 
 
@@ -172,7 +172,7 @@ def named(paths: Iterable[Path | str]) -> Iterator[Readable]:
             prefix = path.name if path.name != ".." else path.resolve().name
             yield from (_moved(each, prefix) for each in _all_of(path, path))
         else:
-            yield _readable(path, path.name)
+            yield readable(path, path.name)
 
 
 def expect_few(files: Iterable[Readable], most: int) -> None:
@@ -230,7 +230,7 @@ def _all_of(folder: Path, root: Path) -> Iterator[Readable]:
         if path.is_dir() and not path.is_symlink():
             yield from (_moved(each, name) for each in _all_of(path, root))
         elif (target := _target(path, root)) is not None:
-            yield _readable(target, name)
+            yield readable(target, name)
         else:
             raise UsageError(
                 f"{path}: not a file, or a link that leads out of the folder",
@@ -250,7 +250,8 @@ def _target(path: Path, root: Path) -> Path | None:
     return target if inside and target.is_file() else None
 
 
-def _readable(path: Path, name: str) -> Readable:
+def readable(path: Path, name: str) -> Readable:
+    """A file on disk as the side file of a name."""
     with FileSource(path) as source:
         return Readable(name, source.size, partial(_stream, path), source.rights)
 

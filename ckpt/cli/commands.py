@@ -20,7 +20,7 @@ COMMANDS = {
     "export": "Write a version to a file, or convert a checkpoint's format.",
     "register": "Add a checkpoint file as the next version of a model.",
     "copy": "Copy a version into another registry.",
-    "import": "Add the versions of an MLflow model, or of a folder of files.",
+    "import": "Add versions from a folder, MLflow or an OCI registry.",
     "remote": "Add, list, check or remove remotes: buckets or folders.",
     "clone": "Create a registry from the one at a URL, without tensors.",
     "push": "Add versions to a remote.",

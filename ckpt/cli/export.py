@@ -6,7 +6,7 @@ from shlex import quote
 
 import click
 
-from ckpt.cli.options import PATH, Session, ckpt_command
+from ckpt.cli.options import PATH_OR_URL, Session, ckpt_command
 from ckpt.cli.options.completed import REF
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.errors import UsageError
@@ -15,6 +15,7 @@ from ckpt.ops.card import card
 from ckpt.ops.export import export
 from ckpt.show.card import card_text
 from ckpt.show.export import left_out_text, written_data, written_text
+from ckpt.show.look.progress import progress_bar
 
 
 def _texts(
@@ -31,11 +32,17 @@ def _texts(
     examples="ckpt export v1 -o mnist.pt\nckpt export lora:v2 -o DIR\n"
     "ckpt export old.pt -o old.safetensors\n"
     "ckpt export v1 -o mnist.safetensors --card --meta license=mit\n"
-    "ckpt export s3://bucket/team#net@prod -o net.pt"
+    "ckpt export s3://bucket/team#net@prod -o net.pt\n"
+    "ckpt export mnist:v3 -o oci://registry.example/team/mnist:v3"
 )
 @click.argument("ref", type=REF)
-@click.option("-o", "--out", type=PATH, help="The file or folder to write (required).")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option(
+    "-o",
+    "--out",
+    type=PATH_OR_URL,
+    help="The file or folder to write, or oci://HOST/TEAM/MODEL:TAG (required).",
+)
+@click.option("--force", is_flag=True, help="Replace an existing file, or move an existing tag.")
 @click.option(
     "--meta",
     "metadata",
@@ -54,7 +61,7 @@ def _texts(
 def command(
     session: Session,
     ref: str,
-    out: Path | None,
+    out: Path | str | None,
     force: bool,
     metadata: dict[str, str],
     with_card: bool,
@@ -66,19 +73,24 @@ def command(
     convert, a URL, or the folder of a sharded checkpoint, which is joined into one file if OUT has
     such a suffix. A version with side files is written with them into a new folder, unless OUT has
     such a suffix.
+
+    oci:// writes a version to an OCI registry, as CNCF ModelPack lays out a model, with its record;
+    ckpt import reads it. Passwords are those of docker login.
     """
-    if out is None:
+    if out is None or out == "":
         raise UsageError("no output given", hint=f"ckpt export {quote(ref)} -o {_output(ref)}")
     text = card_text(card(ref, registry=session.registry)) if with_card else None
-    written = export(
-        ref,
-        out,
-        registry=session.registry,
-        replace_out=force,
-        opaque=opaque,
-        metadata=metadata,
-        card=text,
-    )
+    with progress_bar(session.terminal, "sending") as told:
+        written = export(
+            ref,
+            out,
+            registry=session.registry,
+            replace_out=force,
+            opaque=opaque,
+            metadata=metadata,
+            card=text,
+            told=told,
+        )
     left_out = left_out_text(written.left_out)
     if left_out:
         session.terminal.remark(left_out)

@@ -17,7 +17,8 @@ from ckpt.show.look.progress import progress_bar
     examples="ckpt import folder:runs --dry-run\n"
     "ckpt import folder:runs --name mnist-cnn\n"
     "ckpt import folder:. --by-name --name mnist-cnn\n"
-    "ckpt import mlflow:models/net --from sqlite:///mlflow.db",
+    "ckpt import mlflow:models/net --from sqlite:///mlflow.db\n"
+    "ckpt import oci://registry.example/team/net:v3",
     writes=True,
 )
 @click.argument("source", type=SOURCE)
@@ -52,6 +53,10 @@ def command(
 
     mlflow:models/NAME takes the versions of a registered model, with their times, authors, metrics,
     parameters, descriptions, tags and aliases. The number in MLflow is in the record of a version.
+
+    oci://HOST/TEAM/MODEL:TAG takes one artifact of an OCI registry, as ckpt export -o oci:// or
+    other tools for CNCF ModelPack write it. A version of ckpt keeps its digest, record, notes and
+    metrics.
 
     Checkpoints that cannot be imported are listed; the exit code is 3 then. Nothing in them is run:
     a pickled module is stored as its state_dict, unless --keep-opaque is given.

@@ -10,12 +10,13 @@ from ckpt.formats import expect_suffix, format_for, is_usual
 from ckpt.formats.checkpoint import Format
 from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.io.composed import JoinedSource
-from ckpt.io.files import new_file, write_folder, write_whole
+from ckpt.io.files import Told, new_file, untold, write_folder, write_whole
 from ckpt.io.rights import Rights
 from ckpt.opened import open_state
 from ckpt.opened.altered import settled
 from ckpt.opened.named import Weights
 from ckpt.opened.states import OpenedFile, OpenedState, OpenedVersion
+from ckpt.refs import is_url, without_secrets
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.side_files import Readable
 from ckpt.writing.checkpoint import write_checkpoint
@@ -32,6 +33,7 @@ def export(
     opaque: OpaqueWord | None = None,
     metadata: Mapping[str, str] | None = None,
     card: str | None = None,
+    told: Told = untold,
 ) -> Written:
     """Write what `ref` names to `out`.
 
@@ -41,24 +43,31 @@ def export(
         out: Its suffix chooses the container; with one of the version's own container, or of no
             format at all, the registered file is written, byte for byte. A checkpoint of several
             files, or with side files, becomes a folder, unless the suffix is that of one file.
+            A version can also go to an OCI registry: ``oci://host/team/model:v3``.
         registry: Where versions are looked up.
-        replace_out: Whether an existing file is replaced.
+        replace_out: Whether an existing file is replaced, or a tag moved.
         opaque: ``keep`` writes objects of unknown classes byte for byte, ``drop`` writes the file
             without them; None refuses those that run code when unpickled, but for whole modules,
             which become their state_dicts.
         metadata: Texts for ``__metadata__`` of a safetensors file, besides those it has.
         card: The text of a model card to write too: `README.md` in a folder, ``OUT.md`` beside a
             file.
+        told: Called with the bytes done and the bytes in all, if they are sent.
 
     Raises:
         IntegrityError: A stored object is missing or damaged; nothing is written then.
         UsageError: `out` already exists, or its suffix is not that of a container; or it cannot
             hold `metadata`.
+        RemoteError: The OCI registry refuses.
 
     Example:
         >>> print(ckpt.export(net, "net.safetensors"))
         wrote net.safetensors ...
     """
+    if isinstance(out, str) and is_url(out):
+        if metadata or card is not None or opaque == "drop":
+            raise UsageError("--meta, --card and --drop-opaque are for files, not for a URL")
+        return _sent(ref, out, Registry.of(registry), replace_out, opaque, told)
     with open_state(ref, Registry.of(registry), summed=True) as source:
         return _export(
             source,
@@ -68,6 +77,33 @@ def export(
             metadata=metadata or {},
             card=card,
         )
+
+
+def _sent(
+    ref: Weights,
+    url: str,
+    registry: Registry,
+    replace_out: bool,
+    opaque: OpaqueWord | None,
+    told: Told,
+) -> Written:
+    """Write a version to an OCI registry."""
+    from ckpt.remote.oci.packing import pack
+    from ckpt.remote.oci.reference import is_oci, parse
+
+    if not is_oci(url):
+        raise UsageError(
+            f"{without_secrets(url)}: expected a path, or oci://HOST/TEAM/MODEL:TAG",
+            hint="ckpt export REF -o FILE,  and a tool of that store to send it",
+        )
+    reference = parse(url)
+    with open_state(ref, registry) as opened:
+        if not isinstance(opened, OpenedVersion):
+            raise UsageError(
+                f"{opened.name}: not a version, and only versions are written to {reference}",
+                hint="ckpt register FILE  makes one",
+            )
+        return pack(opened, reference, replace_out=replace_out, opaque=opaque, told=told)
 
 
 def _export(

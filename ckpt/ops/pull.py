@@ -4,6 +4,7 @@ from ckpt.io.files import Told, untold
 from ckpt.registry.index import Index
 from ckpt.registry.registry import Registry
 from ckpt.registry.version import Version
+from ckpt.remote.oci.reference import expect_no_artifact
 from ckpt.remote.pulling import Pulled, fetch_index, receive_versions
 from ckpt.remote.remotes import find_remote
 from ckpt.rules.patterns import Pattern
@@ -32,6 +33,7 @@ def pull(
         ConflictError: Both sides moved an alias.
         IntegrityError: An object is missing or damaged on the remote.
     """
+    expect_no_artifact(refs, "ckpt import oci://HOST/TEAM/MODEL:TAG  makes a version of it")
     registry = registry or Registry()
     found = find_remote(registry, remote)
     pattern = None if keys is None else Pattern(keys, name=f"--keys {keys!r}")

@@ -2,6 +2,7 @@
 
 from ckpt.io.files import Told, untold
 from ckpt.registry.registry import Registry
+from ckpt.remote.oci.reference import expect_no_artifact
 from ckpt.remote.pushing import Pushed, push_versions
 from ckpt.remote.remotes import find_remote
 
@@ -27,6 +28,7 @@ def push(
         RemoteError: The remote refuses a request or cannot be reached.
         IntegrityError: An object is damaged or not here.
     """
+    expect_no_artifact(refs, "to write one:  ckpt export REF -o oci://HOST/TEAM/MODEL:TAG")
     registry = registry or Registry()
     found = find_remote(registry, remote)
     registry.expect_there()

@@ -9,8 +9,15 @@ from ckpt.writing.written import Written
 
 
 def written_text(written: Written) -> str:
-    """Its path and size."""
+    """Its path and size; of an artifact, its digest in a second line."""
     path, sent = printable(written.name), ""
+    if written.was_there:
+        return f"{path} is this version already\n{written.digest}"
+    if written.digest:
+        files = f"{count(written.files, 'layer')}, {size(written.size)}"
+        part = "all" if written.sent == written.size else size(written.sent or 0)
+        rest = "" if written.sent == written.size else "; the rest was there"
+        return f"wrote {path}  {files}, {part} of them sent{rest}\n{written.digest}"
     if written.sent is not None:
         sent = f", {size(written.sent)} of them sent; the rest was in the bucket"
         if written.sent == written.size:
@@ -58,4 +65,5 @@ def written_data(written: Written) -> dict[str, Any]:
     """The same for JSON."""
     names = ("path=name", "files", "size", "left_out", "also_named", "dropped", "unopened")
     sent = {} if written.sent is None else fields(written, "sent")
-    return {**fields(written, *names), **sent, "tied": tied_data(written.tied)}
+    artifact = fields(written, "digest", "was_there") if written.digest else {}
+    return {**fields(written, *names), **sent, **artifact, "tied": tied_data(written.tied)}

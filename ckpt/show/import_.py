@@ -91,4 +91,5 @@ def imported_data(imported: Imported) -> dict[str, Any]:
         ],
         "aliases": [fields(each, "name", "version", "now", "did") for each in imported.aliases],
         "remarks": list(imported.remarks),
+        "resolved": imported.resolved or None,
     }

@@ -26,6 +26,8 @@ class Written(Printed):
         url: Where it is, if it is in a bucket; `path` has its name alone then.
         sent: The bytes that were sent there; the bucket had the others.
         sent_why: Why they were all sent, if something is missing here.
+        digest: Of the artifact, if it is one in an OCI registry.
+        was_there: Whether that had it already, under the same tag.
     """
 
     VIEW: ClassVar = "ckpt.show.export:written_text"
@@ -43,6 +45,8 @@ class Written(Printed):
     url: str | None = None
     sent: int | None = None
     sent_why: str = ""
+    digest: str = ""
+    was_there: bool = False
 
     @property
     def name(self) -> str:

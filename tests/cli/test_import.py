@@ -239,9 +239,9 @@ def test_file_that_would_lose_something_needs_a_word(ckpt: Run, runs: Path) -> N
     [
         ("runs", "error: 'runs' is not a source of versions\nhint:  ckpt import folder:runs\n"),
         ("folder:", "error: 'folder:' is not a source of versions\n"
-         "hint:  ckpt import folder:PATH  or  mlflow:models/NAME\n"),
+         "hint:  ckpt import folder:PATH,  mlflow:models/NAME  or  oci://HOST/TEAM/MODEL:TAG\n"),
         ("mlflow:models/", "error: 'mlflow:models/' is not a source of versions\n"
-         "hint:  ckpt import folder:PATH  or  mlflow:models/NAME\n"),
+         "hint:  ckpt import folder:PATH,  mlflow:models/NAME  or  oci://HOST/TEAM/MODEL:TAG\n"),
         ("runs/run1/epoch_1.pt", "error: 'runs/run1/epoch_1.pt' is not a source of versions\n"
          "hint:  to register one file:  ckpt register runs/run1/epoch_1.pt\n"),
         ("folder:nothing", "error: nothing: no such folder\n"),

@@ -101,7 +101,7 @@ def _sources(_registry: Registry) -> Iterable[str]:
         folders = sorted(path.name for path in Path().iterdir() if path.is_dir())
     except OSError:
         folders = []
-    return [*(f"folder:{name}" for name in folders if name[0] != "."), "mlflow:models/"]
+    return [*(f"folder:{name}" for name in folders if name[0] != "."), "mlflow:models/", "oci://"]
 
 
 REF = Completed(_refs, files=True)

@@ -1,4 +1,4 @@
-"""Import: a folder of checkpoints, or a model of MLflow, becomes versions, oldest first."""
+"""Import: a folder of checkpoints, a model of MLflow, or an OCI artifact, becomes versions."""
 
 import re
 from pathlib import Path
@@ -16,6 +16,7 @@ from ckpt.ops.import_.of_mlflow import import_mlflow, model_name_of
 from ckpt.ops.register import model_name
 from ckpt.refs import expect_new_name
 from ckpt.registry.registry import InRegistry, Registry
+from ckpt.remote.oci.reference import is_oci, parse
 
 _SCHEMES = ("mlflow", "models")  # the second is MLflow's own
 _WANDB = """\
@@ -34,16 +35,18 @@ def import_versions(
     registry: InRegistry | None = None,
     told: Told = untold,
 ) -> Imported:
-    """Add the checkpoints of a folder, or of a model in MLflow, as versions, oldest first.
+    """Add the checkpoints of a folder or of a model in MLflow, oldest first, or an OCI artifact.
 
     Their times become those of the versions; MLflow's versions bring their metrics, parameters,
     descriptions, tags and aliases, and are read by MLflow's own client. What the model has already,
     or had, is not added again, and an alias that is or was here is not changed: an import may be
-    repeated. Nothing in a checkpoint is run.
+    repeated. An artifact is one version; one that `export` wrote keeps its digest, notes and
+    metrics. Nothing in a checkpoint is run.
 
     Args:
-        source: ``folder:PATH``, with all checkpoints below it, or ``mlflow:models/NAME``.
-        name: The model; None takes the name of the folder or of MLflow's model.
+        source: ``folder:PATH``, with all checkpoints below it, ``mlflow:models/NAME``, or
+            ``oci://host/team/model:v3``.
+        name: The model; None takes the name of the folder, of MLflow's model, or of the repository.
         tracking: The URI of MLflow's tracking store; None takes `MLFLOW_TRACKING_URI`.
         by_name: Order the files of a folder by their names, not by their times.
         opaque: ``keep`` stores objects of unknown classes byte for byte, ``drop`` stores files
@@ -54,8 +57,9 @@ def import_versions(
         told: Called with the bytes done and the bytes in all.
 
     Raises:
-        RefError: There is no such folder, store or model, or nothing to import.
-        RemoteError: MLflow or its server refuses.
+        RefError: There is no such folder, store, model or artifact, or nothing to import.
+        RemoteError: MLflow, its server or the OCI registry refuses.
+        IntegrityError: An artifact has other bytes than its digests name.
         UsageError: `source` names something else.
 
     Example:
@@ -73,6 +77,8 @@ def import_versions(
         model = model_name_of(registered) if name is None else expect_new_name(name)
         adding = Adding(registry, model, opaque, dry_run)
         return import_mlflow(registered, source, tracking, adding, told)
+    if is_oci(source):
+        return _import_artifact(source, name, tracking, by_name, opaque, dry_run, registry, told)
     if not source.startswith(FOLDER) or not rest:
         raise _not_a_source(source)
     if tracking is not None:
@@ -83,8 +89,27 @@ def import_versions(
     return import_folder(folder, source, adding, by_name=by_name, told=told)
 
 
+def _import_artifact(
+    source: str,
+    name: str | None,
+    tracking: str | None,
+    by_name: bool,
+    opaque: OpaqueWord | None,
+    dry_run: bool,
+    registry: Registry,
+    told: Told,
+) -> Imported:
+    from ckpt.ops.import_.of_oci import import_oci
+
+    if tracking is not None or by_name:
+        raise UsageError("--from and --by-name are not for oci://")
+    reference = parse(source)
+    model = expect_new_name(reference.base if name is None else name)
+    return import_oci(reference, source, Adding(registry, model, opaque, dry_run), told)
+
+
 def _not_a_source(source: str) -> UsageError:
-    hint = f"ckpt import folder:PATH  or  {MLFLOW}NAME"
+    hint = f"ckpt import folder:PATH,  {MLFLOW}NAME  or  oci://HOST/TEAM/MODEL:TAG"
     path, words = Path(source), re.split("[/:]", source.rstrip("/:"))
     if words[0] in _SCHEMES and words[-1] not in _SCHEMES:
         hint = f"ckpt import {quote(f'{MLFLOW}{words[-1]}')}"

@@ -84,10 +84,9 @@ class Adding:
         content = read.content.digest
         if label := self._labels.get(content):
             return Item(found.name, "same", found.created, label)
-        if version := self._twin(content):
-            gone = version.number in self.known.removed
-            self._labels[content] = version.label
-            return Item(found.name, "removed" if gone else "known", found.created, version.label)
+        if (known := self.known_item(found.name, found.created, content)) is not None:
+            self._labels[content] = str(known.version)
+            return known
         try:
             label = self._planned() if self.dry_run else self._registered(found, read, told)
         except FormatError as error:  # it changed since it was read
@@ -95,9 +94,17 @@ class Adding:
         self._labels[content] = label
         return Item(found.name, "new", found.created, label, plain=read.content.dropped)
 
-    def _twin(self, content: str) -> Version | None:
-        versions = self.known.every_version()
-        return next((version for version in versions if version.content == content), None)
+    def known_item(self, name: str, created: str, content: str) -> Item | None:
+        """What becomes of a checkpoint whose bytes the model has, or had; None if it did not."""
+        for version in self.known.every_version():
+            if version.content == content:
+                return self.item_of(version, name, created)
+        return None
+
+    def item_of(self, version: Version, name: str, created: str) -> Item:
+        """A checkpoint that is a version already, or was one."""
+        gone = version.number in self.known.removed
+        return Item(name, "removed" if gone else "known", created, version.label)
 
     def plan(self, name: str) -> str:
         """The label that the next version would get, whose content is not known."""

@@ -97,6 +97,7 @@ class Imported(Printed):
         items: The checkpoints, in the order of their versions.
         aliases: The aliases of the source.
         remarks: What the versions lack, a sentence each.
+        resolved: The artifact of an OCI registry by its digest; empty for other sources.
         dry_run: Whether nothing was written.
         created_registry: The folder of the registry that was created for it, if one was.
     """
@@ -108,6 +109,7 @@ class Imported(Printed):
     items: tuple[Item, ...]
     aliases: tuple[Pointed, ...] = ()
     remarks: tuple[str, ...] = ()
+    resolved: str = ""
     dry_run: bool = False
     created_registry: Path | None = None
 

@@ -1,7 +1,7 @@
 """Register: add a file, or what is in memory, as the next version of a model."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
@@ -25,13 +25,12 @@ from ckpt.registry.adding.labels import labels
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Manifest, read_record
 from ckpt.registry.registry import InRegistry, Registry
-from ckpt.registry.store.new_objects import NewObjects, Objects, OnlyDigests
+from ckpt.registry.store.new_objects import NewObjects, OnlyDigests
 from ckpt.registry.version import Version, parent_record
 from ckpt.side_files import (
     MOST_BYTES,
     Found,
     Readable,
-    SideFile,
     expect_few,
     expect_names,
     named,
@@ -63,7 +62,7 @@ def content_of(path: Path, *, opaque: OpaqueWord | None = None, told: Told = unt
         checkpoint, dropped = _checkpoint(given, opaque)
         expect_harmless(checkpoint, opaque)
         beside = _side_files(given, (), of_its_folder=True, most=MOST_BYTES)
-        manifest = _stored_manifest(checkpoint, given, beside, OnlyDigests(), told)
+        manifest = store(checkpoint, given, beside.files, OnlyDigests(), told)
         return Content(manifest.content_digest, kind_of_file(checkpoint), tuple(dropped))
 
 
@@ -151,7 +150,7 @@ def register(
         with registry.store.writing():
             objects = NewObjects(registry.store, rights)
             notes |= _store_definition(definition_source, objects)
-            manifest = _stored_manifest(checkpoint, given, beside, objects, told)
+            manifest = store(checkpoint, given, beside.files, objects, told)
             manifest = _with_notes(manifest, notes, origin, objects)
             if given.origin:
                 manifest = compared(manifest, registry.store, given)
@@ -203,18 +202,6 @@ def _side_files(
     except ValueError as error:
         raise UsageError(f"{given.source.name}: {error}", hint="rename one of them") from error
     return Found(tuple(sorted(files, key=lambda each: each.name)), found.left)
-
-
-def _stored_manifest(
-    checkpoint: Checkpoint, given: Given, beside: Found, objects: Objects, told: Told
-) -> Manifest:
-    manifest = store(checkpoint, given, objects, told)
-    return replace(manifest, side_files=tuple(_stored(beside.files, objects)))
-
-
-def _stored(files: Iterable[Readable], objects: Objects) -> Iterator[SideFile]:
-    for file in files:
-        yield SideFile(file.name, file.nbytes, objects.put(file.chunks, file.nbytes))
 
 
 def _with_notes(

@@ -22,14 +22,17 @@ from ckpt.registry.manifest import HASHED_WHOLE, Hole, Manifest, Skeleton
 from ckpt.registry.store.new_objects import Objects, Read
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.version import VersionSource
+from ckpt.side_files import Readable, SideFile
 from ckpt.tensors import Span, TensorEntry
 
 Map = Callable[..., Iterator[Any]]
 _WORTH_THREADS = 32 << 20  # bytes; below, threads cost more time than they save
 
 
-def store(checkpoint: Checkpoint, given: Given, objects: Objects, told: Told) -> Manifest:
-    """Store the file's tensors and skeleton; the manifest names them."""
+def store(
+    checkpoint: Checkpoint, given: Given, beside: Iterable[Readable], objects: Objects, told: Told
+) -> Manifest:
+    """Store the file's tensors and skeleton, and its side files; the manifest names them."""
     source = checkpoint.source
     holes = _store_tensors(checkpoint, objects, told)
     is_small = source.size <= HASHED_WHOLE and not given.origin  # see `compared`
@@ -44,6 +47,10 @@ def store(checkpoint: Checkpoint, given: Given, objects: Objects, told: Told) ->
         inside=given.inside,
         rest=checkpoint.rest,
         files=() if is_single else tuple((part.name, part.nbytes) for part in source.parts),
+        side_files=tuple(
+            SideFile(file.name, file.nbytes, objects.put(file.chunks, file.nbytes))
+            for file in beside
+        ),
     )
 
 

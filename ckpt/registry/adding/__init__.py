@@ -93,7 +93,7 @@ def add_manifest(
     created_registry = None if registry.exists else registry.create()
     stored = registry.store.put_manifest(manifest, rights)
     new_bytes += stored.nbytes if stored.new else 0
-    draft = _draft(model, manifest, stored.digest, content, tensors, new_bytes)
+    draft = draft_of(model, manifest, stored.digest, content, tensors, new_bytes)
     return replace(_add_draft(registry, draft, by, labels), created_registry=created_registry)
 
 
@@ -157,10 +157,19 @@ def _add_draft(
     return added[-1]
 
 
-def _draft(
+def draft_of(
     model: str, manifest: Manifest, stored: str, content: str, tensors: str, new_bytes: int
 ) -> Version:
-    """The line of a version that has no number yet; `stored` is the digest of its manifest."""
+    """The line of a version that has no number yet.
+
+    Args:
+        model: Its model.
+        manifest: Its manifest, whose record says how it was made, and when.
+        stored: The digest of that.
+        content: The manifest's `content_digest`.
+        tensors: Its `tensors_digest`.
+        new_bytes: Bytes of the objects that were added for it.
+    """
     record = manifest.record
     return Version(
         model=model,

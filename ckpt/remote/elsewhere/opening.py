@@ -161,9 +161,10 @@ def _registry_at(url: str) -> Iterator[tuple[Registry, str]]:
 def _module(url: str) -> Any:
     scheme = url.partition(":")[0].lower()
     if scheme not in _SCHEMES:
-        raise UsageError(
-            f"{scheme}: URLs of this kind cannot be opened", hint=f"one of {', '.join(_SCHEMES)}"
-        )
+        hint = f"one of {', '.join(_SCHEMES)}"
+        if scheme in ("oci", "oci+http"):
+            hint = "ckpt import oci://…  makes a version of an artifact"
+        raise UsageError(f"{scheme}: URLs of this kind cannot be opened", hint=hint)
     return import_module(f"ckpt.remote.elsewhere.{_SCHEMES[scheme]}")
 
 

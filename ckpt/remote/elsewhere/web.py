@@ -8,7 +8,7 @@ are kept and used again.
 import http.client
 import ssl
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from os import environ
@@ -16,16 +16,19 @@ from typing import Self
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
-from ckpt.errors import RefError, RemoteError, UsageError, excerpt
+from ckpt.errors import CkptError, RefError, RemoteError, UsageError, excerpt
 from ckpt.remote.elsewhere.ranges import MOST_PAUSE, TransientError
 
 SECONDS = 20.0  # until a connection, an answer, or its next byte
+WRITING_SECONDS = 300.0  # until the answer to a body: servers hash and copy it first
 REDIRECTS = 5
 CHUNK = 1 << 18
 _MOVED = (301, 302, 303, 307, 308)
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _GONE = (404, 410)
 _REFUSED = (401, 403)
+# The bytes of a body from its beginning, in chunks, at each call.
+Body = Callable[[], Iterable[bytes]]
 
 
 class Answer:
@@ -50,6 +53,8 @@ class Answer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._answer.length == 0:  # as of HEAD: the end is read without waiting
+            self._answer.read()
         if self._answer.isclosed() and not self._answer.will_close:
             self._web.keep(self.url, self._connection)
         else:
@@ -107,13 +112,28 @@ class Web:
             RemoteError: It cannot be reached at all, or redirects to where nobody may go.
             RefError: It has no such file.
         """
+        return _expect_usable(self.follow("GET", url, headers, name=name), name)
+
+    def follow(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, *, name: str
+    ) -> Answer:
+        """The answer to GET or HEAD, whatever its status, after redirects.
+
+        Raises:
+            TransientError: The server cannot be reached now.
+            RemoteError: It cannot be reached at all, or redirects to where nobody may go.
+        """
         for _ in range(REDIRECTS + 1):
-            answer = self._asked(url, headers or {}, name)
+            answer = self.ask(method, url, headers, name=name)
             if answer.status not in _MOVED:
-                return _expect_usable(answer, name)
+                return answer
             with answer:
-                url = _redirected(url, answer.header("Location"), name)
+                url = redirected(url, answer.header("Location"), name)
         raise RemoteError(f"{name}: more than {REDIRECTS} redirects")
+
+    def authorize(self, url: str, value: str) -> None:
+        """Send `value` as the header `Authorization` to the origin of `url` from now on."""
+        self._credentials[origin(url)] = value
 
     def keep(self, url: str, connection: http.client.HTTPConnection) -> None:
         """Take a connection back for the next request to the same server."""
@@ -125,27 +145,57 @@ class Web:
             while connections:
                 connections.pop().close()
 
-    def _asked(self, url: str, headers: Mapping[str, str], name: str) -> Answer:
+    def ask(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        *,
+        name: str,
+    ) -> Answer:
+        """The answer to one request, whatever its status.
+
+        A connection that was kept may be closed on the other side, so a request on it may have to
+        be repeated. Only readers use such, for they may: a write that got no answer is sent once.
+
+        Args:
+            method: ``GET``, ``PUT``, …
+            url: Without credentials.
+            headers: Besides those that every request has; with a body, its `Content-Length`.
+            body: What is sent.
+            name: What messages call it.
+
+        Raises:
+            TransientError: The server cannot be reached now.
+            RemoteError: It cannot be reached at all.
+        """
         parts, place = urlsplit(url), origin(url)
-        sent = {"Accept-Encoding": "identity", "User-Agent": "ckpt", **headers}
+        sent = {"Accept-Encoding": "identity", "User-Agent": "ckpt", **(headers or {})}
         if place in self._credentials:
             sent["Authorization"] = self._credentials[place]
         proxy = _proxy(parts)
         target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
         if proxy is not None and parts.scheme == "http":  # an https one is a tunnel
             target, sent = url, sent | _basic("Proxy-Authorization", proxy)
+        reads = method in ("GET", "HEAD")
+        seconds = SECONDS if reads else WRITING_SECONDS
         while True:
             kept = None
             with suppress(IndexError):  # other threads take connections, too
-                kept = self._idle.get(place, []).pop()
+                kept = self._idle.get(place, []).pop() if reads else None
             connection = kept or self._connection(parts, proxy)
+            _wait(connection, seconds)
             try:
-                connection.request("GET", target, headers=sent)
+                _send(connection, method, target, sent, body)
                 return Answer(self, url, connection, connection.getresponse())
+            except CkptError:  # of what is sent
+                connection.close()
+                raise
             except (OSError, http.client.HTTPException, ValueError) as error:
                 connection.close()
                 if kept is None:  # else the server has closed it since
-                    raise _unreachable(name, parts, error) from error
+                    raise _unreachable(name, parts, error, seconds) from error
 
     def _connection(
         self, parts: SplitResult, proxy: SplitResult | None
@@ -153,8 +203,8 @@ class Web:
         host, port = parts.hostname or "", parts.port
         to = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
         if parts.scheme == "http":
-            return http.client.HTTPConnection(*to, timeout=SECONDS)
-        connection = http.client.HTTPSConnection(*to, timeout=SECONDS, context=self._trust)
+            return http.client.HTTPConnection(*to)
+        connection = http.client.HTTPSConnection(*to, context=self._trust)
         if proxy is not None:
             connection.set_tunnel(host, port or 443, _basic("Proxy-Authorization", proxy))
         return connection
@@ -163,6 +213,28 @@ class Web:
     def _trust(self) -> ssl.SSLContext:
         """Python's own verification; `SSL_CERT_FILE` names other authorities."""
         return ssl.create_default_context()
+
+
+def _wait(connection: http.client.HTTPConnection, seconds: float) -> None:
+    """Wait for the next bytes of a connection for so long."""
+    connection.timeout = seconds
+    if connection.sock is not None:
+        connection.sock.settimeout(seconds)
+
+
+def _send(
+    connection: http.client.HTTPConnection,
+    method: str,
+    target: str,
+    headers: dict[str, str],
+    body: Body | None,
+) -> None:
+    try:
+        connection.request(method, target, body() if body else None, headers)
+    except ConnectionError:
+        # A server that refuses a body may close before it had all of it, after its answer.
+        if body is None or connection.sock is None:
+            raise
 
 
 def origin(url: str) -> str:
@@ -211,7 +283,7 @@ def _proxy(parts: SplitResult) -> SplitResult | None:
     return urlsplit(found) if found and "://" in found else None
 
 
-def _redirected(url: str, location: str | None, name: str) -> str:
+def redirected(url: str, location: str | None, name: str) -> str:
     """Where a redirect leads."""
     try:
         plain, _, shown = parted(urljoin(url, location or ""))
@@ -238,32 +310,44 @@ def _expect_usable(answer: Answer, name: str) -> Answer:
     packed = answer.header("Content-Encoding")
     if status in (200, 206, 412, 416) and packed in (None, "", "identity"):
         return answer
+    expect_ready(answer)
     with answer:
-        after = answer.header("Retry-After") or ""
-    if status in _BUSY:
+        if status in _GONE:
+            raise RefError(f"{name}: no such file ({status})")
+        if status in _REFUSED:
+            hint = "private, or not there"
+            raise RemoteError(f"{name}: the server refuses it ({status})", hint=hint)
+        if packed:
+            how = f"packs it ({excerpt(packed)}), though told not to"
+            raise RemoteError(f"{name}: the server {how}")
+        raise RemoteError(f"{name}: the server answers {status}")
+
+
+def expect_ready(answer: Answer) -> None:
+    """Make sure that the server is not busy.
+
+    Raises:
+        TransientError: It is.
+    """
+    if answer.status in _BUSY:
+        with answer:
+            after = answer.header("Retry-After") or ""
         seconds = min(float(after), MOST_PAUSE) if after.isdecimal() else 0.0
-        raise TransientError(f"the server answers {status}", seconds)
-    if status in _GONE:
-        raise RefError(f"{name}: no such file ({status})")
-    if status in _REFUSED:
-        raise RemoteError(f"{name}: the server refuses it ({status})", hint="private, or not there")
-    if packed:
-        raise RemoteError(f"{name}: the server packs it ({excerpt(packed)}), though told not to")
-    raise RemoteError(f"{name}: the server answers {status}")
+        raise TransientError(f"the server answers {answer.status}", seconds)
 
 
-def _unreachable(name: str, parts: SplitResult, error: Exception) -> Exception:
+def _unreachable(name: str, parts: SplitResult, error: Exception, seconds: float) -> Exception:
     """What to raise for a request that got no answer."""
     import socket
 
     if isinstance(error, socket.gaierror | ConnectionRefusedError | ssl.SSLError | ValueError):
         return RemoteError(f"{name}: {parts.hostname} cannot be reached: {_reason(error)}")
-    return TransientError(_reason(error))
+    return TransientError(_reason(error, seconds))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, seconds: float | None = None) -> str:
     if isinstance(error, TimeoutError):
-        return f"nothing came for {SECONDS:g} s"
+        return f"nothing came for {SECONDS if seconds is None else seconds:g} s"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return excerpt(str(error)) or type(error).__name__

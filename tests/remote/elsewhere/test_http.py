@@ -359,8 +359,8 @@ def test_redirect_to_what_is_no_web_server_is_refused(
 
 def test_redirect_from_https_to_http_is_refused() -> None:
     with pytest.raises(RemoteError, match="a redirect from https to http://host/y, not followed"):
-        web._redirected("https://host/x", "http://host/y", "x")
-    assert web._redirected("http://host/x", "https://host/y", "x") == "https://host/y"
+        web.redirected("https://host/x", "http://host/y", "x")
+    assert web.redirected("http://host/x", "https://host/y", "x") == "https://host/y"
 
 
 def test_address_that_expires_is_asked_for_again(
