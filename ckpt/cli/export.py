@@ -77,7 +77,7 @@ def command(
     oci:// writes a version to an OCI registry, as CNCF ModelPack lays out a model, with its record;
     ckpt import reads it. Passwords are those of docker login.
     """
-    if out is None or out == "":
+    if out is None:
         raise UsageError("no output given", hint=f"ckpt export {quote(ref)} -o {_output(ref)}")
     text = card_text(card(ref, registry=session.registry)) if with_card else None
     with progress_bar(session.terminal, "sending") as told:

@@ -93,7 +93,7 @@ def _sent(
 
     if not is_oci(url):
         raise UsageError(
-            f"{without_secrets(url)}: expected a path, or oci://HOST/TEAM/MODEL:TAG",
+            f"{without_secrets(url)} is a URL, expected a path or oci://HOST/TEAM/MODEL:TAG",
             hint="ckpt export REF -o FILE,  and a tool of that store to send it",
         )
     reference = parse(url)

@@ -28,7 +28,9 @@ class _PathOrUrl(click.Path):
     """A path, or a URL as it was typed."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Leave URLs alone, which paths would shorten."""
+        """Leave URLs alone, which paths would shorten, and refuse what would be this folder."""
+        if value == "":
+            self.fail("the path is empty", param, ctx)
         if isinstance(value, str) and is_url(value):
             return value
         return super().convert(value, param, ctx)
@@ -38,9 +40,7 @@ class _PathHere(_PathOrUrl):
     """A path of this machine."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse URLs, and an empty text, which would be this folder."""
-        if value == "":
-            self.fail("the path is empty", param, ctx)
+        """Refuse URLs."""
         found = super().convert(value, param, ctx)
         if isinstance(found, str):
             self.fail(f"{without_secrets(found)} is a URL, expected a path", param, ctx)

@@ -337,7 +337,7 @@ ADDRESS = "oci://ghcr.io/team/net"
         (f"export net.safetensors -o {ADDRESS}:v1", 2, "hint:  ckpt register FILE  makes one"),
         (f"export v1 -o {ADDRESS}:v1 --card", 2, "are for files, not for a URL"),
         (f"export v1 -o {ADDRESS}:v1 --meta a=b", 2, "are for files, not for a URL"),
-        ("export v1 -o s3://bucket/net", 2, "expected a path, or oci://HOST/TEAM/MODEL:TAG"),
+        ("export v1 -o s3://bucket/net", 2, "expected a path or oci://HOST/TEAM/MODEL:TAG"),
         (f"import {ADDRESS}:v1 --by-name", 2, "--from and --by-name are not for oci://"),
         (f"import {ADDRESS}.pt:v1", 2, "refs would read it as a file"),
     ],
