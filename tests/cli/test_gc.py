@@ -12,7 +12,7 @@ import torch
 
 from ckpt.ops.gc import gc
 from ckpt.ops.register import register
-from ckpt.ops.rename import result
+from ckpt.ops.rename import to_version
 from ckpt.ops.rename.to_version import add_version
 from ckpt.registry.registry import Registry
 from tests.cli.support import Git, Run, commit, tree, weights
@@ -298,7 +298,7 @@ def test_version_removed_for_good_meanwhile_is_not_renamed(three: Run, folder: P
         return add_version(*words, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(result, "add_version", collected_first)
+        patch.setattr(to_version, "add_version", collected_first)
         ran = three("rename", "net:v3", "--rule", "conv=embed")
     assert (ran.code, "v3" in ran.err) == (2, True)
     assert three("verify").code == 0

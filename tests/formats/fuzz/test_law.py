@@ -26,4 +26,4 @@ def test_every_file_is_refused_or_read_as_torch_reads_it(tmp_path: Path) -> None
     assert f"{CASES:,} cases of seed {SEED}" in ran.stdout
     counts = {line.split(maxsplit=1)[1]: line.split()[0] for line in ran.stdout.splitlines()[-8:]}
     same = int(counts["same"].replace(",", ""))
-    assert same > CASES // 5, "both must accept many, or nothing is compared"
+    assert same > CASES // 8, "both must accept many, or nothing is compared"
