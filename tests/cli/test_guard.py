@@ -75,6 +75,7 @@ def register(ckpt: Run, net: Path, folder: Path) -> Callable[..., None]:
     return registered
 
 
+@pytest.mark.long
 def test_versions_fit_then_break_then_fit_by_a_migration(
     ckpt: Run, net: Path, folder: Path, register: Callable[..., None]
 ) -> None:
@@ -145,7 +146,6 @@ def test_second_refactoring_needs_one_migration_for_all_versions(
     assert verdicts["net:v3"] == (True, "blocks-to-layers")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("versions", "named"),
     [

@@ -56,6 +56,7 @@ def registered(folder: Path, source: str, definition: str = "net.py:Net") -> Non
     package.register(folder / "net.pt", definition_source=source, record=record)
 
 
+@pytest.mark.long
 def test_class_of_a_revision_is_run(net: Path, ckpt: Run, folder: Path) -> None:
     ran = ckpt(*NEW, "git:HEAD")
     assert ran.code == 0, ran.err

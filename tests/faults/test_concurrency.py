@@ -112,6 +112,7 @@ def test_fault_33_one_of_many_moves_an_alias(scenes: Callable[[str], Scene], fol
     scene.recovers(folder)
 
 
+@pytest.mark.long
 def test_fault_33_different_commands_at_once_all_take_effect(
     scenes: Callable[[str], Scene], folder: Path
 ) -> None:

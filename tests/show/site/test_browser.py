@@ -89,6 +89,7 @@ def shown(page: Any) -> list[str]:
     return names
 
 
+@pytest.mark.long
 def test_versions_are_searched_filtered_and_sorted(open_page: Open, site: Path) -> None:
     page = open_page(site / "index.html")
     assert len(shown(page)) == 10
@@ -115,6 +116,7 @@ def test_versions_are_searched_filtered_and_sorted(open_page: Open, site: Path) 
     assert shown(page)[-2:] == ["net:v9", "other:v1"]
 
 
+@pytest.mark.long
 def test_tensors_fold_and_are_filtered(open_page: Open, site: Path) -> None:
     page = open_page(site / "models" / "net--2" / "v1.html")
     assert page.locator("#tree summary").first.inner_text().startswith("layers.{0..2}")
@@ -127,6 +129,7 @@ def test_tensors_fold_and_are_filtered(open_page: Open, site: Path) -> None:
     assert visible.count() == 0
 
 
+@pytest.mark.long
 def test_theme_follows_the_system_and_can_be_chosen(open_page: Open, site: Path) -> None:
     background = "getComputedStyle(document.body).backgroundColor"
     light = open_page(site / "index.html")
@@ -141,6 +144,7 @@ def test_theme_follows_the_system_and_can_be_chosen(open_page: Open, site: Path)
     assert light.evaluate(background) == colours[1]
 
 
+@pytest.mark.long
 def test_two_versions_are_chosen_and_compared(open_page: Open, site: Path) -> None:
     page = open_page(site / "models" / "net--2" / "compare.html", "#v1..v2")
     page.wait_for_selector(".verdict")
@@ -154,6 +158,7 @@ def test_two_versions_are_chosen_and_compared(open_page: Open, site: Path) -> No
     assert "-0.05" in page.inner_text("#compared")
 
 
+@pytest.mark.long
 def test_keyboard_reaches_everything_and_focus_is_seen(open_page: Open, site: Path) -> None:
     page = open_page(site / "index.html")
     page.keyboard.press("Tab")
@@ -181,6 +186,7 @@ def pages_of(site: Path) -> list[Path]:
     return sorted(site.rglob("*.html"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", long_but(["light"], ["light", "dark"]))
 def test_axe_finds_no_violation(open_page: Open, site: Path, tmp_path: Path, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
@@ -206,6 +212,7 @@ def run_diff(folder: Path, before: str, after: str, out: Path) -> None:
     assert done.value.code == 0
 
 
+@pytest.mark.long
 def test_page_of_a_diff_filters_and_fits_400_pixels(
     open_page: Open, site: Path, tmp_path: Path
 ) -> None:
