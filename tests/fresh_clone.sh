@@ -7,7 +7,7 @@ set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-unset CKPT_DATA CKPT_REGISTRY CKPT_TESTS CKPT_DEBUG CI MAKEFLAGS MAKELEVEL
+unset CKPT_DATA CKPT_REGISTRY CKPT_TESTS CKPT_DEBUG CI MAKEFLAGS MAKELEVEL PYTHONDONTWRITEBYTECODE
 export XDG_CACHE_HOME="$folder/cache"
 git clone --quiet "$here" "$folder/ckpt"
 cd "$folder/ckpt"

@@ -74,6 +74,7 @@ def test_first_promotion_has_nothing_to_compare_with(net: Run, folder: Path) -> 
     assert net(*create.split()[1:]).out == "net@staging points to v1\n"
 
 
+@pytest.mark.long
 def test_script_of_the_page_promotes_the_first_version_and_then_better_ones(
     net: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_memory_stays_within_some_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(nbytes for _, nbytes in source.reads) == 15
 
 
+@pytest.mark.long
 def test_four_megabytes_are_put_together_at_a_time() -> None:
     rows = (1 << 22) + 1
     region = ChunkedTensor(Memory(bytes(rows)), (rows,), 1, [Chunk((0,), (rows,), 0)])

@@ -252,6 +252,7 @@ def test_fault_43_nothing_in_a_page_runs(open_page: Open, tmp_path: Path) -> Non
         assert said.count(text) > by_effort(5, 10, 10), text
 
 
+@pytest.mark.long
 def test_fault_43_the_policy_alone_would_stop_a_script(browser: Any, site: Path) -> None:
     """What a template must not let through would not run either."""
     page = browser.new_page()
