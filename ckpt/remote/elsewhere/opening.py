@@ -163,7 +163,7 @@ def _module(url: str) -> Any:
     if scheme not in _SCHEMES:
         hint = f"one of {', '.join(_SCHEMES)}"
         if scheme in ("oci", "oci+http"):
-            hint = "ckpt import oci://…  makes a version of an artifact"
+            hint = "ckpt import oci://HOST/TEAM/MODEL:TAG  makes a version of it"
         raise UsageError(f"{scheme}: URLs of this kind cannot be opened", hint=hint)
     return import_module(f"ckpt.remote.elsewhere.{_SCHEMES[scheme]}")
 

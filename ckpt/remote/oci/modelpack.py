@@ -142,7 +142,7 @@ def _sorted(config: Blob, layers: Iterable[Blob], name: str) -> Artifact:
         elif _PACKED.fullmatch(blob.media_type):
             raise FormatError(
                 f"{name}: packed weights ({blob.media_type})",
-                hint="fetch and unpack them with another tool, and  ckpt register  the folder",
+                hint="fetch and unpack them with another tool, then  ckpt register FOLDER",
             )
         else:
             left.append(path_of(blob) or blob.media_type)

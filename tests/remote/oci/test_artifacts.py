@@ -330,8 +330,12 @@ ADDRESS = "oci://ghcr.io/team/net"
     [
         (f"push v1 {ADDRESS}:v1", 2, "to write one:  ckpt export REF -o oci://HOST/TEAM/MODEL:TAG"),
         (f"pull {ADDRESS}:v1", 2, "ckpt import oci://HOST/TEAM/MODEL:TAG  makes a version of it"),
-        (f"show {ADDRESS}:v1", 2, "ckpt import oci://…  makes a version of an artifact"),
-        (f"register {ADDRESS}:v1", 2, "ckpt import oci://…  makes a version of an artifact"),
+        (f"show {ADDRESS}:v1", 2, "ckpt import oci://HOST/TEAM/MODEL:TAG  makes a version of it"),
+        (
+            f"register {ADDRESS}:v1",
+            2,
+            "ckpt import oci://HOST/TEAM/MODEL:TAG  makes a version of it",
+        ),
         (f"export v1 -o {ADDRESS}", 2, f"no tag\nhint:  e.g. {ADDRESS}:v1"),
         (f"export v1 -o {ADDRESS}@sha256:{'0' * 64}", 2, f"hint:  -o {ADDRESS}:v1"),
         (f"export net.safetensors -o {ADDRESS}:v1", 2, "hint:  ckpt register FILE  makes one"),
