@@ -140,8 +140,7 @@ def entry_of(key: str, tensor: Call, storages: Storages, *, name: str) -> Tensor
         raise _dependent(tensor, where)
     if tensor.function not in PLAIN:
         tensor = plain_of(tensor, where)
-    if len(tensor.arguments) > 6:
-        _expect_no_bits(tensor, where)
+    _expect_no_bits(tensor, where)
     try:
         read = _geometry(tensor, storages)
         span = storages.place(read.storage)

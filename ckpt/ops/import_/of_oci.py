@@ -18,6 +18,7 @@ from ckpt.ops.import_.imported import Found, Imported, Item
 from ckpt.ops.register.adopting import adopt
 from ckpt.registry.registry import now
 from ckpt.registry.version import Version
+from ckpt.remote.objects.parallel import Progress
 from ckpt.remote.oci.client import Client
 from ckpt.remote.oci.modelpack import Artifact, Described, artifact_of, described
 from ckpt.remote.oci.reference import Reference
@@ -41,7 +42,7 @@ def import_oci(reference: Reference, source: str, adding: Adding, told: Told) ->
         IntegrityError: It has other bytes than its manifest names.
         RemoteError: The registry refuses.
     """
-    progress = _Progress(told)
+    progress = Progress(told, 0)
     with Client(reference, progress.add) as client:
         found = client.manifest(reference.digest or reference.tag)
         if found is None:
@@ -61,17 +62,6 @@ def import_oci(reference: Reference, source: str, adding: Adding, told: Told) ->
         dry_run=adding.dry_run,
         created_registry=adding.created_registry,
     )
-
-
-class _Progress:
-    """The bytes of an artifact that were fetched."""
-
-    def __init__(self, told: Told) -> None:
-        self._told, self._done, self.total = told, 0, 0
-
-    def add(self, nbytes: int) -> None:
-        self._done += nbytes
-        self._told(min(self._done, self.total), self.total)
 
 
 def _imported(client: Client, artifact: Artifact, pinned: Reference, adding: Adding) -> Item:

@@ -21,14 +21,15 @@ class Progress:
     """
 
     def __init__(self, told: Told, total: int) -> None:
-        self._told, self._total, self._done = told, total, 0
+        self.total = total
+        self._told, self._done = told, 0
         self._adding = Lock()
 
     def add(self, nbytes: int) -> None:
         """Note more bytes."""
         with self._adding:
             self._done += nbytes
-            self._told(min(self._done, self._total), self._total)
+            self._told(min(self._done, self.total), self.total)
 
     def passing(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The same chunks, noted."""

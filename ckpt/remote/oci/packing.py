@@ -17,6 +17,7 @@ from ckpt.opened.states import OpenedVersion
 from ckpt.registry.events import WORDS, Origin, about, event_line
 from ckpt.registry.manifest import canonical
 from ckpt.remote.elsewhere.web import Body
+from ckpt.remote.objects.parallel import Progress
 from ckpt.remote.oci import modelpack
 from ckpt.remote.oci.client import Blob, Client
 from ckpt.remote.oci.reference import Reference
@@ -78,14 +79,7 @@ def pack(
     if opened.manifest.format.startswith("torch"):
         expect_harmless(opened.checkpoint, opaque)
     artifact = _artifact(opened, str(reference))
-    done = 0
-
-    def seen(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        told(min(done, artifact.nbytes), artifact.nbytes)
-
-    with Client(reference, seen) as client:
+    with Client(reference, Progress(told, artifact.nbytes).add) as client:
         was_there = _is_there(client, artifact.digest, replace_out=replace_out)
         sent = 0
         if not was_there:
