@@ -27,7 +27,7 @@ test-all: $(READY) ## Run all tests, as CI does.
 
 faults: $(READY) ## Try every fault at every point.
 	CKPT_TESTS=every CKPT_EXAMPLES=random $(PYTEST) -n auto tests/faults tests/train/test_signals.py \
-		tests/train/test_oracle.py tests/remote/test_many_pushers.py
+		tests/remote/test_many_pushers.py
 
 fuzz: $(READY) ## Compare ckpt with torch on assembled files; ARGS="--cases 100000 --seed 1".
 	$(BIN)/python -m tests.formats.fuzz $(ARGS)

@@ -79,7 +79,7 @@ def tensors_of(get: object, url: str, folder: Path) -> Counter[str]:
     return found
 
 
-MANY = by_effort((6, 6), (6, 6), (16, 20))
+MANY = by_effort((8, 10), (8, 10), (16, 20))
 SIZES = [(3, 3), pytest.param(MANY, marks=pytest.mark.long)]
 
 

@@ -105,11 +105,9 @@ def settings_of(case: tuple[object, ...]) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_whole_grid_in_float64_is_as_one_batch_by_hand(name: str, record_property) -> None:
-    """Every optimizer, schedule, clip, decay, average and micro-batch, each with each; in
-    `make faults` every combination.
-    """
+    """Every optimizer, schedule, clip, decay, average and micro-batch."""
     epochs, worst = epochs_of(torch.float64), 0.0
-    cases = [case for case in GRID if case[0] == name][:: by_effort(13, 5, 1)]
+    cases = [case for case in GRID if case[0] == name][:: by_effort(13, 1, 1)]
     for case in cases:
         found, expected = pair(built(mlp), epochs, micro=case[-1], whole=True, **settings_of(case))
         worst = max(worst, error := furthest(found, expected))
@@ -147,8 +145,7 @@ def test_steps_that_fp16_skips_are_skipped_by_hand_too(schedule: str, bad: tuple
         images, labels = epochs[place // 4][place % 4]
         wrong = images.clone().index_fill_(0, torch.tensor([1]), float("inf"))
         epochs[place // 4][place % 4] = (wrong, labels)
-    cases = [case for case in GRID if case[1] == schedule and case[4]]
-    for case in cases[len(bad) :: by_effort(11, 5, 1)]:
+    for case in [case for case in GRID if case[1] == schedule and case[4]][:: by_effort(11, 1, 1)]:
         found, expected = pair(
             built(mlp), epochs, micro=case[-1], precision="fp16", **settings_of(case)
         )
