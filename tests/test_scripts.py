@@ -188,8 +188,9 @@ def check_remotes(printed: str) -> None:
 
 def check_before(printed: str) -> None:
     rows = table(printed)
-    assert {"--version", "show 30 keys", "diff 30 keys", "rename 30 keys, .pt"} <= set(rows)
-    assert all(float(rows[name][-1]) > 0 for name in rows if name.endswith("keys"))
+    wanted = {"--version", "rename v1", "show 30 keys", "rename 30 keys, .pt", "diff 1 MB"}
+    assert wanted <= set(rows)
+    assert all(float(rows[name][-1]) > 0 for name in wanted)
 
 
 CHECKS: dict[str, Callable[[str], None]] = {
