@@ -1,6 +1,6 @@
 """How much the tests try: `CKPT_TESTS` is ``short``, ``all`` or ``every``.
 
-``short`` (`make test`, and pytest alone) takes three to four minutes on two cores: fewer points of
+``short`` (`make test`, and pytest alone) takes about three minutes on two cores: fewer points of
 each fault, fewer rounds and examples, one case of each test, no test that is marked ``long``.
 ``all`` (`make test-all`, CI) runs everything, in 20 to 60 minutes. ``every`` (`make faults`)
 tries every point of every command.
